@@ -1,0 +1,162 @@
+"""The systems of the papers as frozen, hashable values: parameters, dimensionless groups, scaling."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral, Real
+
+from grokutils.hermite import Activation, activation
+
+
+def positive(name: str, value, minimum: float = 0.0, whole: bool = False) -> float:
+    """Return ``value`` if it is a finite real above ``minimum`` (an int where it is whole), else raise ValueError naming it."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value <= minimum:
+        raise ValueError(f"{name} must be a finite number greater than {minimum:g}, got {value!r}")
+    if whole and float(value) != int(value):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    return int(value) if float(value).is_integer() else float(value)
+
+
+class Coefficients(Mapping):
+    """An immutable, hashable map from Hermite degree to coefficient."""
+
+    def __init__(self, items):
+        self._items = dict(sorted(items))
+
+    def __getitem__(self, degree):
+        return self._items[degree]
+
+    def __iter__(self):
+        return iter(self._items)
+
+    def __len__(self):
+        return len(self._items)
+
+    def __hash__(self):
+        return hash(tuple(self._items.items()))
+
+    def __eq__(self, other):
+        return dict(self) == dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __repr__(self):
+        return repr(self._items)
+
+
+def teacher_coefficients(teacher) -> Coefficients:
+    """Check a teacher sum_k c_k H_k given as {k: c_k} and return it immutable; raise ValueError naming what is wrong."""
+    if not isinstance(teacher, Mapping) or not teacher:
+        raise ValueError(f"teacher must be a non-empty mapping from Hermite degree to coefficient, got {teacher!r}")
+    for k, c in teacher.items():
+        if isinstance(k, bool) or not isinstance(k, Integral) or k < 0:
+            raise ValueError(f"teacher has degree {k!r}; degrees must be whole numbers >= 0")
+        if isinstance(c, bool) or not isinstance(c, Real) or not math.isfinite(c):
+            raise ValueError(f"teacher has coefficient {c!r} at degree {k}; coefficients must be finite numbers")
+    if not any(teacher.values()):
+        raise ValueError(f"teacher must have a non-zero coefficient, got {dict(teacher)!r}")
+    return Coefficients((int(k), float(c)) for k, c in teacher.items())
+
+
+@dataclass(frozen=True)
+class TeacherStudent:
+    r"""A two-layer student of a single-index Hermite teacher (Rubin et al., eqs. 1-2).
+
+    $$y(x)=\sum_k c_k H_k(w_*\cdot x),\quad f(x)=\sum_{i=1}^N a_i\,\phi(w_i\cdot x),\quad
+      a_i\sim N(0,\sigma_a^2/N),\ w_{ij}\sim N(0,\sigma_w^2/d),\quad x\sim N(0,I_d)$$
+
+    Args:
+        samples: n, training points. Sizes may be real in the theory; the samplers insist on whole numbers.
+        dimension: d > 1, input dimension.
+        width: N, hidden units.
+        noise_variance: sigma^2, likelihood variance = ridge = Langevin temperature on the summed half squared loss.
+        readout_variance: sigma_a^2, N times the prior variance of one readout weight.
+        weight_variance: sigma_w^2, d times the prior variance of one input weight.
+        teacher: {Hermite degree: coefficient}, probabilists' Hermite polynomials.
+        activation: a name in ``grokutils.hermite.ACTIVATIONS`` or an ``Activation``.
+
+    Raises:
+        ValueError: an argument is not what it must be; the message names it.
+    """
+
+    samples: float
+    dimension: float
+    width: float
+    noise_variance: float
+    readout_variance: float
+    weight_variance: float
+    teacher: Mapping
+    activation: str | Activation = "erf"
+
+    def __post_init__(self):
+        for name in ("samples", "width", "noise_variance", "readout_variance", "weight_variance"):
+            object.__setattr__(self, name, positive(name, getattr(self, name)))
+        object.__setattr__(self, "dimension", positive("dimension", self.dimension, minimum=1))
+        object.__setattr__(self, "teacher", teacher_coefficients(self.teacher))
+        activation(self.activation)
+
+    @classmethod
+    def paper(cls, noise_variance: float = 0.15, beta: float = 1.0, epsilon: float = -0.3) -> TeacherStudent:
+        """The parameters of Rubin et al., Fig. 2, scaled by alpha = beta; readout_variance = 8/700 at beta = 1."""
+        beta = positive("beta", beta)
+        base = cls(3000, 150, 700, noise_variance, 8 / 700, 0.5, {1: 1.0, 3: epsilon})
+        return base.scaled(alpha=beta, beta=beta)
+
+    @classmethod
+    def appendix_d(cls, width: float = 700, noise_variance: float = 0.05) -> TeacherStudent:
+        """The finite-data parameters of Rubin et al., appendix D (epsilon = -1.2, n = 600)."""
+        return cls(600, 150, width, noise_variance, 0.011, 0.5, {1: 1.0, 3: -1.2})
+
+    def replace(self, **changes) -> TeacherStudent:
+        """Return a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def scaled(self, alpha: float = 1.0, beta: float = 1.0) -> TeacherStudent:
+        r"""Return the problem on the path of the scaling limit (appendix A.1), which leaves u unchanged.
+
+        $$N\to\beta N,\quad d\to\sqrt\beta\,d,\quad \sigma_a^2\to\sigma_a^2/\sqrt\beta,\quad n\to\alpha n,\quad \sigma^2\to(\alpha/\beta)\sigma^2$$
+        """
+        alpha, beta = positive("alpha", alpha), positive("beta", beta)
+        return self.replace(
+            samples=alpha * self.samples, dimension=math.sqrt(beta) * self.dimension, width=beta * self.width,
+            noise_variance=alpha / beta * self.noise_variance, readout_variance=self.readout_variance / math.sqrt(beta),
+        )
+
+    def rounded(self) -> TeacherStudent:
+        """Return the problem with whole sizes (the nearest, at least 1; dimension at least 2)."""
+        return self.replace(samples=max(1, round(self.samples)), dimension=max(2, round(self.dimension)), width=max(1, round(self.width)))
+
+    @property
+    def interaction(self) -> float:
+        r"""Effective interaction $u=n^2\sigma_a^2/(\sigma^4 d N)$."""
+        return self.samples**2 * self.readout_variance / (self.noise_variance**2 * self.dimension * self.width)
+
+    @property
+    def kappa(self) -> float:
+        r"""Second dimensionless group $\kappa=n\sigma_a^2/\sigma^2$."""
+        return self.samples * self.readout_variance / self.noise_variance
+
+    @property
+    def teacher_norm2(self) -> float:
+        r"""$E[y^2]=\sum_k k!\,c_k^2$."""
+        return sum(math.factorial(k) * c * c for k, c in self.teacher.items())
+
+    @cached_property
+    def phi(self) -> Activation:
+        """The activation as an ``Activation``."""
+        return activation(self.activation)
+
+    def as_dict(self) -> dict:
+        """All parameters as plain JSON values."""
+        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return out | {"teacher": {str(k): c for k, c in self.teacher.items()}, "activation": self.phi.name, "system": "teacher_student"}
+
+    @property
+    def hash(self) -> str:
+        """A stable 16-digit name of the problem: equal parameters, equal hash, on every machine."""
+        plain = {k: float(v) if isinstance(v, Real) else v for k, v in self.as_dict().items()}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

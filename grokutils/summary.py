@@ -1,0 +1,57 @@
+"""Monte-Carlo diagnostics of an ensemble: ``dataset.grok.summary()``."""
+
+from __future__ import annotations
+
+import arviz as az
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+
+def _scalars(ds: xr.Dataset):
+    for name, variable in ds.data_vars.items():
+        if {"dataset", "chain", "draw"} <= set(variable.dims) and "neuron" not in variable.dims:
+            if "degree" in variable.dims:
+                yield from ((f"{name}[{int(k)}]", variable.sel(degree=k)) for k in ds.degree.values)
+            else:
+                yield name, variable
+
+
+def describe(draws) -> dict:
+    """Diagnostics of one scalar, draws (dataset, chain, draw): see ``Grok.summary``."""
+    draws = np.asarray(draws, dtype=float)
+    means = draws.mean(axis=(1, 2))
+    sets = len(draws)
+    if np.ptp(draws) == 0:  # a constant has no autocorrelation
+        return dict(mean=means.mean(), mcse=0.0, ess=float(draws.size), rhat=1.0, disorder=0.0, se=0.0)
+    ess = np.array([az.ess(d, method="mean") if np.ptp(d) else d.size for d in draws])
+    mcse2 = draws.var(axis=(1, 2), ddof=1) / ess
+    rhat = max((float(az.rhat(d)) for d in draws if np.ptp(d)), default=1.0) if draws.shape[1] > 1 else np.nan
+    # scatter of the data-set means = disorder + Monte-Carlo noise
+    scatter = means.var(ddof=1) if sets > 1 else np.nan
+    disorder = np.sqrt(max(scatter - mcse2.mean(), 0.0)) if sets > 1 else np.nan
+    mcse = np.sqrt(mcse2.sum()) / sets
+    return dict(mean=means.mean(), mcse=mcse, ess=ess.sum(), rhat=rhat, disorder=disorder, se=np.sqrt(scatter / sets) if sets > 1 else mcse)
+
+
+@xr.register_dataset_accessor("grok")
+class Grok:
+    """Diagnostics of an ensemble returned by ``sample`` or read from the store."""
+
+    def __init__(self, ds: xr.Dataset):
+        self._ds = ds
+
+    def summary(self) -> pd.DataFrame:
+        r"""One row a scalar observable (and degree).
+
+        Columns: mean; mcse, Monte-Carlo standard error of the mean at these data sets; ess, effective sample size summed over
+        data sets; rhat, the largest over data sets of split rank-normalised R-hat over the chains of one data set; disorder,
+        standard deviation between data sets with the Monte-Carlo part taken off; se, standard error of the mean over data sets,
+        disorder and Monte Carlo together.
+        """
+        return pd.DataFrame({name: describe(variable.transpose("dataset", "chain", "draw")) for name, variable in _scalars(self._ds)}).T
+
+    def by_network(self, name: str, degree: int | None = None) -> np.ndarray:
+        """Mean over draws of one observable, (dataset, chain)."""
+        variable = self._ds[name] if degree is None else self._ds[name].sel(degree=degree)
+        return variable.mean("draw").transpose("dataset", "chain").values
