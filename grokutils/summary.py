@@ -26,7 +26,9 @@ def describe(draws) -> dict:
         return dict(mean=means.mean(), mcse=0.0, ess=float(draws.size), rhat=1.0, disorder=0.0, se=0.0)
     ess = np.array([az.ess(d, method="mean") if np.ptp(d) else d.size for d in draws])
     mcse2 = draws.var(axis=(1, 2), ddof=1) / ess
-    rhat = max((float(az.rhat(d)) for d in draws if np.ptp(d)), default=1.0) if draws.shape[1] > 1 else np.nan
+    with np.errstate(divide="ignore", invalid="ignore"):  # chains that are constant but differ have infinite R-hat, and should
+        rhats = [float(az.rhat(d)) if np.ptp(d) else 1.0 for d in draws] if draws.shape[1] > 1 else [np.nan]
+    rhat = np.nan if np.isnan(rhats).all() else np.nanmax(rhats)
     # scatter of the data-set means = disorder + Monte-Carlo noise
     scatter = means.var(ddof=1) if sets > 1 else np.nan
     disorder = np.sqrt(max(scatter - mcse2.mean(), 0.0)) if sets > 1 else np.nan

@@ -24,7 +24,8 @@ def settings_of(problem, **kwargs) -> dict:
     unknown = set(kwargs) - set(defaults)
     if unknown:
         raise ValueError(f"sample has no argument {sorted(unknown)}; it has {sorted(defaults)}")
-    return {k: v for k, v in kwargs.items() if k != "progress" and v != defaults[k]} | {"algorithm_version": ALGORITHM_VERSION[(defaults | kwargs)["method"]]}
+    version = ALGORITHM_VERSION[kwargs.get("method", defaults["method"])]
+    return {k: v for k, v in kwargs.items() if k != "progress" and v != defaults[k]} | {"algorithm_version": version}
 
 
 def run_one(problem, kwargs: dict, root=None) -> xr.Dataset | str:
@@ -47,7 +48,8 @@ def sweep(
     Args:
         problems: problems, or pairs (problem, settings) whose settings override ``kwargs``.
         store: results found there are not computed again; new ones are saved as they come, so a killed sweep resumes.
-        executor: anything with ``submit``, such as a ProcessPoolExecutor or ``dask.distributed.Client.get_executor()``; None: here, one by one.
+        executor: anything with ``submit``, such as a ProcessPoolExecutor or ``dask.distributed.Client.get_executor()``;
+            None: here, one by one.
         progress: show a bar over problems.
         kwargs: arguments of ``sample``.
 

@@ -136,7 +136,7 @@ class _Limit:
         return float(np.min(level.min(axis=1)[inside], initial=math.inf))
 
     def least(self, problem, r, kind: str):
-        """(value, q, ln s) of the least profile/q^2 ("level": negative once a well lies below the centre) or profile'/q ("slope": once one exists)."""
+        """(value, q, ln s) of the least profile/q^2 ("level": negative once a well is below the centre) or profile'/q ("slope": once one exists)."""
 
         def ratio(q):
             value, t = self.profile(problem, r, q)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
-from grokutils.hermite import derivative_expectation
+from grokutils.hermite import derivative_expectation, second_moment
 from grokutils.problems import TeacherStudent
 
 _CUT = 45.0  # natural logs below the maximum at which the density is left out
@@ -28,16 +28,20 @@ class NeuronLaw:
         degrees: Hermite degrees of the residual.
         norm: "exact" or "fixed".
         spacing: grid spacing in units of the prior's widths.
+        learned: None for the mean-field law. For the first correction in 1/N, (shares of v_k^2 already learned, share of the linear
+            functions across the teacher already learned): the neuron's own readout then screens it, and the action becomes
+            $\tfrac12\ln(1+X)$ plus the data term over $1+X$, $X=\frac{n\sigma_a^2}{N\sigma^2}\big(E[\phi^2]-\text{learned part}\big)$.
 
     Raises:
         ValueError: the law cannot be normalised for any residual, because the data term outgrows the prior.
     """
 
-    def __init__(self, problem: TeacherStudent, degrees, norm: str, spacing: float = 0.3):
+    def __init__(self, problem: TeacherStudent, degrees, norm: str, spacing: float = 0.3, learned=None):
         self.problem, self.degrees, self.norm, self.spacing = problem, tuple(degrees), norm, spacing
         d, var = float(problem.dimension), float(problem.weight_variance)
         self.strength = problem.samples**2 * problem.readout_variance / (problem.noise_variance**2 * problem.width)
         self.precision = d / var
+        self.learned = learned
         self._factors = np.array([math.sqrt(math.factorial(k)) for k in self.degrees])
         # wells at q and -q carry equal weight when the features have one parity
         self.even = len({k % 2 for k in self.degrees}) == 1
@@ -53,11 +57,22 @@ class NeuronLaw:
         self._wide, self._grid = None, None
         self._widen(4 * max(1.0, math.sqrt(var)))
 
-    def features(self, q, s):
-        """v_k / sqrt(k!) at overlaps q and transverse norms s (broadcast), shape (..., degrees)."""
-        q, s = np.asarray(q, dtype=float), np.asarray(s, dtype=float)
+    def _bare(self, q, s):
         Q = q**2 + s
         return np.stack([q**k * derivative_expectation(self.problem.phi, k, Q) for k in self.degrees], axis=-1) / self._factors
+
+    def features(self, q, s):
+        """v_k / sqrt(k!) at overlaps q and transverse norms s (broadcast), over sqrt(1 + X) if corrected; shape (..., degrees)."""
+        q, s = np.asarray(q, dtype=float), np.asarray(s, dtype=float)
+        v = self._bare(q, s)
+        return v if self.learned is None else v / np.sqrt(1 + self.screening(q, s))[..., None]
+
+    def screening(self, q, s):
+        """X of the correction in 1/N: the power of phi in the functions not yet learned."""
+        shares, linear = self.learned
+        Q = q**2 + s
+        learned = self._bare(q, s) ** 2 @ shares + linear * s * derivative_expectation(self.problem.phi, 1, Q) ** 2
+        return self.problem.kappa / self.problem.width * (second_moment(self.problem.phi, Q) - learned)
 
     def _require_normalisable(self):
         far = np.array([1e3, 1e4]) * math.sqrt(self.problem.weight_variance)
@@ -71,9 +86,10 @@ class NeuronLaw:
 
     def log_prior(self, q, t):
         """Log of the prior's density in (q, ln s), not normalised; in q alone for the fixed norm."""
-        if self.norm == "fixed":
-            return -self.precision * q**2 / 2
-        return -self.precision * (q**2 + np.exp(t)) / 2 + (self.problem.dimension - 1) / 2 * t
+        log = -self.precision * q**2 / 2 + 0 * t
+        if self.norm == "exact":
+            log = log - self.precision * np.exp(t) / 2 + (self.problem.dimension - 1) / 2 * t
+        return log if self.learned is None else log - np.log1p(self.screening(q, np.exp(t))) / 2
 
     def _nodes(self, q_low, q_high, t_low, t_high, factor=1.0):
         hq, ht = self._steps[0] * factor, self._steps[1] * factor

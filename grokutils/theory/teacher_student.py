@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from numbers import Integral
 
 import numpy as np
-from scipy.optimize import minimize_scalar, root
+from scipy.optimize import root
 
+from grokutils.hermite import derivative_expectation, second_moment
 from grokutils.problems import TeacherStudent
 from grokutils.theory._limit import CriticalPoint, MixedPhase, critical_point, mixed_phase, scaled_action
 from grokutils.theory._neuron_law import NeuronLaw
+from grokutils.theory._solution import Solution, landscape
 
 __all__ = [
     "CriticalPoint", "MixedPhase", "Solution", "action", "critical_point", "dual", "gaussian_process", "mixed_phase",
@@ -24,141 +24,6 @@ __all__ = [
 NORMS = ("exact", "fixed")
 METHODS = ("quadrature", "saddle")
 _TOLERANCE = 1e-9
-
-
-@dataclass(frozen=True)
-class Solution:
-    r"""The self-consistent residual $y-\bar f=\sum_kr_kH_k$ (eq. 12) and the law of one neuron at it.
-
-    Attributes:
-        problem, norm, method, degrees: what was solved.
-        residual: {degree: r_k}; b = residual[1], c = residual[3].
-        converged: the fixed point holds to 1e-9 and the grid was fine enough.
-        error: largest change of r_k / |y| under one more application of the fixed-point map and a finer grid.
-        iterations: Newton steps (or evaluations of the saddle map).
-        kernel: $\tilde Q=\sigma_a^2\langle vv^T\rangle$ in the basis H_k / sqrt(k!) (eq. 9, A.10).
-    """
-
-    problem: TeacherStudent
-    norm: str
-    method: str
-    degrees: tuple
-    residual: dict
-    converged: bool
-    error: float
-    iterations: int
-    kernel: np.ndarray = field(repr=False)
-    _law: NeuronLaw = field(repr=False, compare=False)
-    _vector: np.ndarray = field(repr=False, compare=False)
-    _log_z: float = field(repr=False, compare=False)
-
-    @property
-    def learnability(self) -> dict:
-        """{degree of the teacher: 1 - r_k / c_k}, the learned share of the component (eq. 11); degrees with c_k = 0 are left out."""
-        return {k: 1 - self.residual[k] / c for k, c in self.problem.teacher.items() if c}
-
-    @property
-    def test_loss(self) -> float:
-        r"""$E_x[(y-\bar f)^2]=\sum_kk!\,r_k^2$ of the mean output, within the degrees spanned."""
-        return float(self._vector @ self._vector)
-
-    def density(self, q):
-        """p(q), the marginal over the transverse norm, normalised on the real line; q of any shape."""
-        return np.exp(self._law.log_marginal(q, self._vector) - self._log_z)
-
-    def action(self, q):
-        """-ln(p(q) / p(0)); q of any shape."""
-        return self._law.log_marginal(0.0, self._vector) - self._law.log_marginal(q, self._vector)
-
-    def transverse_norm(self, q):
-        """E[s | q], the mean squared length of a neuron's weights orthogonal to the teacher; q of any shape."""
-        return self._law.conditional(q, self._vector)[0]
-
-    @cached_property
-    def _landscape(self):
-        return _landscape(self.action, *self._law.q_range(), self._law._steps[0], self._law.even)
-
-    @property
-    def minima(self) -> np.ndarray:
-        """Overlaps of all minima of the action, ascending."""
-        return self._landscape[0]
-
-    @property
-    def barrier(self) -> float | None:
-        """Height of the action's barrier above the centre, the higher one if the two sides differ; None without a side well."""
-        return max((height for _, _, height in self._landscape[1]), default=None)
-
-    @property
-    def barrier_overlap(self) -> float | None:
-        """|q| of the barrier (the higher one); None without a side well."""
-        return max(((height, abs(q)) for _, q, height in self._landscape[1]), default=(None, None))[1]
-
-    @cached_property
-    def droplet_fraction(self) -> float:
-        """Probability that a neuron lies beyond the barrier; 0 without a side well."""
-        return min(1.0, sum(self._mass(q, side) for side, q, _ in self._landscape[1]))
-
-    @cached_property
-    def tail_fraction(self) -> float:
-        """P(|q| > 1/2)."""
-        return self._mass(0.5, 1) + self._mass(-0.5, -1)
-
-    def _mass(self, start: float, side: float) -> float:
-        """Probability beyond ``start`` on the side +1 or -1, by Gauss-Legendre panels about as wide as the prior."""
-        low, high = self._law.q_range()
-        end = high if side > 0 else low
-        if (end - start) * side <= 0:
-            return 0.0
-        panels = max(4, math.ceil(abs(end - start) / (3 * self._law._steps[0] / self._law.spacing)))
-        x, w = np.polynomial.legendre.leggauss(12)
-        edges = np.linspace(start, end, panels + 1)
-        half = np.diff(edges)[:, None] / 2
-        return float(np.sum(np.abs(half) * w * self.density(edges[:-1, None] + half * (1 + x))))
-
-    @cached_property
-    def second_moment(self) -> float:
-        r"""$\langle q^2\rangle$ under the one-neuron law."""
-        low, high = self._law.q_range()
-        h = self._law._steps[0] / 2
-        q = h * np.arange(math.floor(low / h), math.ceil(high / h) + 1)
-        return float(h * np.sum(q**2 * self.density(q)))
-
-    @property
-    def phase(self) -> str:
-        """GFL while fewer than one droplet a network is expected, GMFL-II while fewer than one neuron outside droplets is, else GMFL-I."""
-        width, fraction = self.problem.width, self.droplet_fraction
-        if width * fraction < 1:
-            return "GFL"
-        return "GMFL-II" if width * (1 - fraction) < 1 else "GMFL-I"
-
-
-def _landscape(action, low, high, step, even):
-    """All minima of the action, and (side, overlap, height) of the barrier between the centre and the first well on each side."""
-    q = np.linspace(low, high, 1 + 2 * math.ceil((high - low) / step))
-    s = action(q)
-    inside = np.arange(1, len(q) - 1)
-
-    def refine(i, sign):
-        found = minimize_scalar(lambda x: sign * float(action(x)), bounds=(q[i - 1], q[i + 1]), method="bounded", options={"xatol": 1e-9})
-        return found.x
-
-    wells = np.array([refine(i, 1) for i in inside if s[i] < s[i - 1] and s[i] <= s[i + 1]])
-    if len(wells) == 0:
-        wells = np.array([q[np.argmin(s)]])
-    centre = wells[np.argmin(np.abs(wells))]
-    if even and abs(centre) > step / 2:  # the centre itself is a maximum: nothing is left of the untrained population
-        return wells, [(-1, 0.0, 0.0), (1, 0.0, 0.0)]
-    if abs(centre) < step / 2 and even:
-        wells[np.argmin(np.abs(wells))] = centre = 0.0
-    barriers = []
-    for side in (-1, 1):
-        beyond = wells[(wells - centre) * side > 1e-6]
-        if len(beyond):
-            well = beyond[np.argmin(np.abs(beyond - centre))]
-            between = inside[(q[inside] > min(centre, well)) & (q[inside] < max(centre, well))]
-            peak = refine(between[np.argmax(s[between])], -1)
-            barriers.append((side, peak, float(action(peak)) - float(action(centre))))
-    return wells, barriers
 
 
 def _check(problem, norm, method="quadrature", degrees=None):
@@ -212,7 +77,7 @@ def _maximise(problem, law, target, r):
         r = r / 2
         value, gradient, curvature, second = _dual(problem, law, target, r)
     size = np.linalg.norm(target)
-    for iteration in range(1, 201):
+    for iteration in range(1, 201):  # noqa: B007  its last value is returned
         step = np.linalg.solve(curvature, gradient)
         if np.linalg.norm(step) < 1e-13 * size:
             break
@@ -230,7 +95,45 @@ def _maximise(problem, law, target, r):
     return r, iteration, np.linalg.norm(_regress(problem, second, target) - r) / size
 
 
-def solve(problem: TeacherStudent, norm: str = "exact", method: str = "quadrature", degrees=None, start: Mapping | None = None) -> Solution:
+def _refine(problem, degrees, norm, target, r, learned=None):
+    """Maximise the dual on ever finer grids until the maximum stands still; returns the law, r, its error and the Newton steps."""
+    law = NeuronLaw(problem, degrees, norm, 0.3 if norm == "exact" else 0.2, learned)
+    r, iterations, defect = _maximise(problem, law, target, r)
+    for _ in range(4):
+        law = NeuronLaw(problem, degrees, norm, law.spacing / 1.5, learned)
+        new, more, defect = _maximise(problem, law, target, r)
+        change, r, iterations = np.linalg.norm(new - r) / np.linalg.norm(target), new, iterations + more
+        if change < _TOLERANCE:
+            break
+    return law, r, max(change, defect), iterations
+
+
+def _dressed(problem, degrees, norm, target, r):
+    r"""The solution with the leading corrections in 1/N and 1/n, by iteration of what is learned.
+
+    A neuron's own readout screens it (``NeuronLaw``, ``learned``). A finite training set turns the power of the kernel that is not
+    learned into noise: $\sigma^2\to\sigma^2+\sigma_a^2\big(E[\phi^2]-\text{learned part}\big)$, the renormalised ridge of kernel regression.
+    """
+    slope2 = float(derivative_expectation(problem.phi, 1, problem.weight_variance)) ** 2
+    power = float(second_moment(problem.phi, problem.weight_variance))
+    linear = problem.readout_variance * slope2 * problem.weight_variance / problem.dimension  # kernel eigenvalue of a linear function
+    ridge, total = problem.noise_variance, 0
+    for _ in range(100):
+        share = 1 / (1 + ridge / (problem.samples * linear))
+        known = np.divide(target - r, target, out=np.zeros_like(r), where=target != 0)
+        dressed = problem.replace(noise_variance=ridge)
+        law, new, error, iterations = _refine(dressed, degrees, norm, target, r, (np.clip(known, 0, 1), share))
+        rest = problem.readout_variance * (power - share * slope2 * problem.weight_variance * (problem.dimension - 1) / problem.dimension)
+        change = max(np.linalg.norm(new - r) / np.linalg.norm(target), abs(problem.noise_variance + rest - ridge) / ridge)
+        r, ridge, total = new, problem.noise_variance + rest, total + iterations
+        if change < _TOLERANCE / 10:
+            break
+    return law, r, max(error, change), total
+
+
+def solve(
+    problem: TeacherStudent, norm: str = "exact", method: str = "quadrature", degrees=None, start: Mapping | None = None, finite_size: bool = False
+) -> Solution:
     r"""Solve the self-consistent equations of the mean-field theory (Rubin et al., eqs. 8, 12-14, A.12, corrected).
 
     $$\hat r=\frac{\sigma^2}n\Big[\tilde Q(\hat r)+\frac{\sigma^2}n\Big]^{-1}\hat y,\qquad\tilde Q=\sigma_a^2\langle vv^T\rangle_{p(q,s|\hat r)}$$
@@ -243,6 +146,7 @@ def solve(problem: TeacherStudent, norm: str = "exact", method: str = "quadratur
         method: "quadrature" or "saddle", the paper's mixture of Gaussians at the minima of the action.
         degrees: Hermite degrees the residual may span; None: the teacher's.
         start: residual to start from; None: 0, whose first step is the Gaussian process.
+        finite_size: add the leading corrections in 1/N and 1/n (see ``_dressed``), which the paper neglects; quadrature only.
 
     Raises:
         ValueError: an argument is not what it must be, or the one-neuron law cannot be normalised.
@@ -253,23 +157,18 @@ def solve(problem: TeacherStudent, norm: str = "exact", method: str = "quadratur
     degrees = _check(problem, norm, method, degrees)
     target = _target(problem, degrees)
     r = np.zeros(len(degrees)) if start is None else _vector(start, degrees, "start")
-    spacing = 0.3 if norm == "exact" else 0.2
-    law = NeuronLaw(problem, degrees, norm, spacing)
-    r, iterations, defect = _maximise(problem, law, target, r)
-    for _ in range(4):
-        finer = NeuronLaw(problem, degrees, norm, law.spacing / 1.5)
-        new, more, defect = _maximise(problem, finer, target, r)
-        change, r, law = np.linalg.norm(new - r) / np.linalg.norm(target), new, finer
-        iterations += more
-        if change < _TOLERANCE:
-            break
-    error = max(change, defect)
+    if finite_size and method != "quadrature":
+        raise ValueError(f"finite_size needs method='quadrature', got {method!r}")
+    if finite_size:
+        law, r, error, iterations = _dressed(problem, degrees, norm, target, r)
+    else:
+        law, r, error, iterations = _refine(problem, degrees, norm, target, r)
     if method == "saddle":
         r, error, calls = _saddle(problem, law, target, r)
         iterations += calls
     log_z, _, _, second = law.integrate(r)
     solution = Solution(
-        problem, norm, method, degrees, _mapping(r, degrees), bool(error < _TOLERANCE), float(error), iterations,
+        problem, norm, method, degrees, _mapping(r, degrees), bool(error < _TOLERANCE), float(error), iterations, law.problem.noise_variance,
         problem.readout_variance * second, law, r, log_z,
     )
     if not solution.converged:
@@ -288,7 +187,7 @@ def _saddle(problem, law, target, r):
     def gap(x):
         calls[0] += 1
         law.integrate(x)
-        wells, _ = _landscape(lambda q: -law.log_marginal(q, x), *law.q_range(), law._steps[0], law.even)
+        wells, _ = landscape(lambda q: -law.log_marginal(q, x), *law.q_range(), law._steps[0], law.even)
         h = law._steps[0] / 4
         action = -law.log_marginal(wells[:, None] + h * np.array([-1, 0, 1]), x)
         curvature = np.maximum((action[:, 0] - 2 * action[:, 1] + action[:, 2]) / h**2, 1e-3 * law.precision)
