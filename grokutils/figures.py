@@ -52,7 +52,13 @@ def svg(figure: Figure, label: str = "") -> str:
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor").strip()
-    return re.sub(r'<svg ', f'<svg role="img" aria-label="{html.escape(label, quote=True)}" ', text, count=1)
+    # hundredths of a point are enough, and halve the page
+    text = re.sub(r' d="[^"]*"', lambda d: re.sub(r"(\.\d\d)\d+", r"\1", d.group()).replace("\n", ""), text)
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # the style sheet of an inline SVG would rule the whole page: make it the root's own
+    style = re.search(r'<style type="text/css">\*\{(.*?)\}</style>', text).group(1)
+    text = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label, quote=True)}" style="{style}; max-width: 100%; height: auto" ', 1)
 
 
 class _Shown:
