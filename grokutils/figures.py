@@ -48,17 +48,19 @@ def axes(rows: int = 1, cols: int = 1, height: float = 3.0, width: float | None 
 def svg(figure: Figure, label: str = "") -> str:
     """The figure as one SVG element whose text and frames have the page's text colour."""
     buffer = io.StringIO()
+    for legend in figure.findobj(mpl.legend.Legend):
+        legend.set_frame_on(False)
     with mpl.rc_context(_STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor").strip()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor").replace("#000000", "currentColor").strip()
     # hundredths of a point are enough, and halve the page
     text = re.sub(r' d="[^"]*"', lambda d: re.sub(r"(\.\d\d)\d+", r"\1", d.group()).replace("\n", ""), text)
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # the style sheet of an inline SVG would rule the whole page: make it the root's own
     style = re.search(r'<style type="text/css">\*\{(.*?)\}</style>', text).group(1)
     text = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label, quote=True)}" style="{style}; max-width: 100%; height: auto" ', 1)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label, quote=True)}" style="{style}; fill: currentColor; max-width: 100%; height: auto" ', 1)
 
 
 class _Shown:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 
 import numpy as np
 from numpy.polynomial import chebyshev, hermite_e
@@ -53,7 +54,15 @@ class Activation:
 
 def hermite(k: int, z):
     r"""Probabilists' Hermite polynomial $H_k(z)$: $H_1=z,\ H_3=z^3-3z$, $E[H_jH_k]=k!\,\delta_{jk}$."""
+    _check(k)
     return hermite_e.hermeval(z, np.eye(k + 1)[k])
+
+
+def _check(k, Q=0.0):
+    if isinstance(k, bool) or not isinstance(k, Integral) or k < 0:
+        raise ValueError(f"k must be a whole number >= 0, got {k!r}")
+    if not np.all((Q >= 0) & (Q < np.inf)):
+        raise ValueError(f"Q must hold finite variances >= 0, got {Q!r}")
 
 
 def _erf_moment(k, Q):
@@ -86,6 +95,14 @@ def _relu_kernel(Q1, Q2, C):
     return np.sqrt(Q1 * Q2) / (2 * math.pi) * (np.sin(theta) + (math.pi - theta) * cosine)
 
 
+def _square_moment(k, Q):
+    return Q.copy() if k == 0 else np.full_like(Q, 2.0 if k == 2 else 0.0)
+
+
+def _linear_moment(k, Q):
+    return np.full_like(Q, 1.0 if k == 1 else 0.0)
+
+
 def _torch(name: str) -> Callable:
     def apply(x):
         import torch  # the theory must not need torch
@@ -103,8 +120,8 @@ ACTIVATIONS = {
         Activation("tanh", np.tanh, _torch("tanh")),
         Activation("gelu", lambda x: x * ndtr(x), _torch("gelu")),
         Activation("sin", np.sin, _torch("sin")),
-        Activation("square", np.square, _torch("square"), kernel=lambda Q1, Q2, C: Q1 * Q2 + 2 * C**2),
-        Activation("linear", np.asarray, _torch("linear"), kernel=lambda Q1, Q2, C: C),
+        Activation("square", np.square, _torch("square"), _square_moment, lambda Q1, Q2, C: Q1 * Q2 + 2 * C**2),
+        Activation("linear", np.asarray, _torch("linear"), _linear_moment, lambda Q1, Q2, C: C),
     )
 }
 
@@ -112,6 +129,8 @@ ACTIVATIONS = {
 def activation(name: str | Activation) -> Activation:
     """Look an activation up by name (an ``Activation`` is returned as it is); ValueError for an unknown name."""
     if isinstance(name, Activation):
+        if ACTIVATIONS.get(name.name, name).function is not name.function:
+            raise ValueError(f"activation name {name.name!r} belongs to a registered activation with another function; choose another name")
         return name
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(f"activation must be an Activation or one of {sorted(ACTIVATIONS)}, got {name!r}")
@@ -171,15 +190,18 @@ def derivative_expectation(phi: str | Activation, k: int, Q):
         Q: variances > 0, any shape; the result has its shape.
     """
     phi, Q = activation(phi), np.asarray(Q, dtype=float)
+    _check(k, Q)
     return phi.moment(k, Q) if phi.moment else _coefficient(phi.function, k, Q) * Q ** (-k / 2)
 
 
 def overlap(phi: str | Activation, k: int, q, Q):
     r"""$E[\phi(g)H_k(z)]=q^kE[\phi^{(k)}(g)]$ for jointly Gaussian $g\sim N(0,Q)$, $z\sim N(0,1)$, $E[gz]=q$ (eqs. A.13-A.19)."""
-    return np.asarray(q) ** k * derivative_expectation(phi, k, Q)
+    moment = derivative_expectation(phi, k, Q)
+    return np.asarray(q) ** k * moment
 
 
 def second_moment(phi: str | Activation, Q):
     r"""$E[\phi(g)^2]$ for $g\sim N(0,Q)$; for erf $\frac2\pi\arcsin\frac{2Q}{1+2Q}$."""
     phi, Q = activation(phi), np.asarray(Q, dtype=float)
+    _check(0, Q)
     return phi.kernel(Q, Q, Q) if phi.kernel else _direct(lambda x: phi.function(x) ** 2, 0, Q.ravel()).reshape(Q.shape)

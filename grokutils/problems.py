@@ -14,9 +14,21 @@ from numbers import Integral, Real
 from grokutils.hermite import Activation, activation
 
 
+_LARGEST_DEGREE = 60  # k! c_k^2 must stay far from overflow
+
+
+def _is_finite(value) -> bool:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return abs(float(value)) < 1e150
+    except OverflowError:
+        return False
+
+
 def positive(name: str, value, minimum: float = 0.0, whole: bool = False) -> float:
     """Return ``value`` if it is a finite real above ``minimum`` (an int where it is whole), else raise ValueError naming it."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value <= minimum:
+    if not _is_finite(value) or value <= minimum:
         raise ValueError(f"{name} must be a finite number greater than {minimum:g}, got {value!r}")
     if whole and float(value) != int(value):
         raise ValueError(f"{name} must be a whole number, got {value!r}")
@@ -53,9 +65,9 @@ def teacher_coefficients(teacher) -> Coefficients:
     if not isinstance(teacher, Mapping) or not teacher:
         raise ValueError(f"teacher must be a non-empty mapping from Hermite degree to coefficient, got {teacher!r}")
     for k, c in teacher.items():
-        if isinstance(k, bool) or not isinstance(k, Integral) or k < 0:
-            raise ValueError(f"teacher has degree {k!r}; degrees must be whole numbers >= 0")
-        if isinstance(c, bool) or not isinstance(c, Real) or not math.isfinite(c):
+        if isinstance(k, bool) or not isinstance(k, Integral) or not 0 <= k <= _LARGEST_DEGREE:
+            raise ValueError(f"teacher has degree {k!r}; degrees must be whole numbers from 0 to {_LARGEST_DEGREE}")
+        if not _is_finite(c):
             raise ValueError(f"teacher has coefficient {c!r} at degree {k}; coefficients must be finite numbers")
     if not any(teacher.values()):
         raise ValueError(f"teacher must have a non-zero coefficient, got {dict(teacher)!r}")
@@ -116,7 +128,7 @@ class TeacherStudent:
         return dataclasses.replace(self, **changes)
 
     def scaled(self, alpha: float = 1.0, beta: float = 1.0) -> TeacherStudent:
-        r"""Return the problem on the path of the scaling limit (appendix A.1), which leaves u unchanged.
+        r"""Return the problem on the path of the scaling limit (eq. 11), which leaves u unchanged.
 
         $$N\to\beta N,\quad d\to\sqrt\beta\,d,\quad \sigma_a^2\to\sigma_a^2/\sqrt\beta,\quad n\to\alpha n,\quad \sigma^2\to(\alpha/\beta)\sigma^2$$
         """

@@ -57,6 +57,8 @@ class _Limit:
     """
 
     def __init__(self, problem: TeacherStudent, norm: str):
+        if not isinstance(problem, TeacherStudent):
+            raise ValueError(f"problem must be a TeacherStudent, got {problem!r}")
         if norm not in ("exact", "fixed"):
             raise ValueError(f"norm must be 'exact' or 'fixed', got {norm!r}")
         from grokutils.theory._neuron_law import NeuronLaw

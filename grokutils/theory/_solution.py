@@ -24,7 +24,7 @@ class Solution:
         error: largest change of r_k / |y| under one more application of the fixed-point map and a finer grid.
         iterations: Newton steps (or evaluations of the saddle map).
         ridge: noise variance that acts on the population: sigma^2, or more with ``finite_size``.
-        kernel: $\tilde Q=\sigma_a^2\langle vv^T\rangle$ in the basis H_k / sqrt(k!) (eq. 9, A.10).
+        kernel: $\tilde Q=\sigma_a^2\langle vv^T\rangle$ in the basis H_k / sqrt(k!) (eqs. 10, A.10).
     """
 
     problem: TeacherStudent
@@ -43,7 +43,7 @@ class Solution:
 
     @property
     def learnability(self) -> dict:
-        """{degree of the teacher: 1 - r_k / c_k}, the learned share of the component (eq. 11); degrees with c_k = 0 are left out."""
+        """{degree of the teacher: 1 - r_k / c_k}, the learned share of the component (eq. A.4); degrees with c_k = 0 are left out."""
         return {k: 1 - self.residual[k] / c for k, c in self.problem.teacher.items() if c}
 
     @property

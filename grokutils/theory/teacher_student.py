@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.optimize import root
@@ -41,8 +41,12 @@ def _check(problem, norm, method="quadrature", degrees=None):
     return tuple(sorted({int(k) for k in degrees}))
 
 
+def _is_number(x) -> bool:
+    return isinstance(x, Real) and not isinstance(x, bool) and abs(x) < 1e150
+
+
 def _vector(residual, degrees, name="residual") -> np.ndarray:
-    if not isinstance(residual, Mapping) or set(residual) != set(degrees) or not all(np.isfinite(list(residual.values()))):
+    if not isinstance(residual, Mapping) or set(residual) != set(degrees) or not all(_is_number(x) for x in residual.values()):
         raise ValueError(f"{name} must give a finite number for each degree of {degrees}, got {residual!r}")
     return np.array([residual[k] * math.sqrt(math.factorial(k)) for k in degrees], dtype=float)
 
@@ -134,7 +138,7 @@ def _dressed(problem, degrees, norm, target, r):
 def solve(
     problem: TeacherStudent, norm: str = "exact", method: str = "quadrature", degrees=None, start: Mapping | None = None, finite_size: bool = False
 ) -> Solution:
-    r"""Solve the self-consistent equations of the mean-field theory (Rubin et al., eqs. 8, 12-14, A.12, corrected).
+    r"""Solve the self-consistent equations of the mean-field theory (Rubin et al., eqs. 9, 10, 12, 13, A.12, corrected).
 
     $$\hat r=\frac{\sigma^2}n\Big[\tilde Q(\hat r)+\frac{\sigma^2}n\Big]^{-1}\hat y,\qquad\tilde Q=\sigma_a^2\langle vv^T\rangle_{p(q,s|\hat r)}$$
 
@@ -207,13 +211,15 @@ def _saddle(problem, law, target, r):
 
 
 def _law_at(problem, residual, norm):
-    degrees = _check(problem, norm, degrees=tuple(residual) if isinstance(residual, Mapping) else None)
+    degrees = _check(problem, norm)
+    if isinstance(residual, Mapping) and set(residual) >= set(degrees) and all(isinstance(k, Integral) and k >= 0 for k in residual):
+        degrees = tuple(sorted(int(k) for k in residual))
     law = NeuronLaw(problem, degrees, norm, 0.2)
     return law, degrees, _vector(residual, degrees)
 
 
 def action(problem: TeacherStudent, residual: Mapping, q, norm: str = "exact"):
-    """-ln(p(q)/p(0)) of one neuron at any residual {degree: r_k}, self-consistent or not (eqs. 13-14); q of any shape."""
+    """-ln(p(q)/p(0)) of one neuron at any residual {degree: r_k}, self-consistent or not (eqs. 13, A.7); q of any shape."""
     law, _, r = _law_at(problem, residual, norm)
     return law.log_marginal(0.0, r) - law.log_marginal(q, r)
 
