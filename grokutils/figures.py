@@ -60,7 +60,8 @@ def svg(figure: Figure, label: str = "") -> str:
     # the style sheet of an inline SVG would rule the whole page: make it the root's own
     style = re.search(r'<style type="text/css">\*\{(.*?)\}</style>', text).group(1)
     text = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label, quote=True)}" style="{style}; fill: currentColor; max-width: 100%; height: auto" ', 1)
+    root = f'<svg role="img" aria-label="{html.escape(label, quote=True)}" style="{style}; fill: currentColor; max-width: 100%; height: auto" '
+    return text.replace("<svg ", root, 1)
 
 
 class _Shown:

@@ -61,7 +61,7 @@ def hermite(k: int, z):
 def _check(k, Q=0.0):
     if isinstance(k, bool) or not isinstance(k, Integral) or k < 0:
         raise ValueError(f"k must be a whole number >= 0, got {k!r}")
-    if not np.all((Q >= 0) & (Q < np.inf)):
+    if not np.all((Q >= 0) & (np.inf > Q)):
         raise ValueError(f"Q must hold finite variances >= 0, got {Q!r}")
 
 

@@ -13,7 +13,6 @@ from numbers import Integral, Real
 
 from grokutils.hermite import Activation, activation
 
-
 _LARGEST_DEGREE = 60  # k! c_k^2 must stay far from overflow
 
 

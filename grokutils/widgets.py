@@ -1,0 +1,167 @@
+"""The explorer for a live notebook: sliders over a problem, the theory solved anew at every change."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from grokutils.problems import TeacherStudent
+from grokutils.theory import teacher_student
+
+__all__ = ["action_explorer", "population"]
+
+# name: (symbol, lowest, highest, step); a start beyond the range widens it
+_SLIDERS = {
+    "noise_variance": ("σ²", 0.05, 0.6, 0.002), "samples": ("n", 1000, 6000, 50), "dimension": ("d", 50, 400, 5),
+    "width": ("N", 100, 2000, 50), "epsilon": ("ε", -1.2, 0.6, 0.05),
+}
+_NOISES = np.linspace(0.05, 0.6, 45)
+
+
+def population(solution, count: int) -> np.ndarray:
+    """Overlaps of ``count`` neurons, one in each of ``count`` equal shares of the probability, ascending: the same at every call."""
+    edge = float(np.abs(solution.minima).max()) + 12 * math.sqrt(solution.problem.weight_variance / solution.problem.dimension)
+    q = np.linspace(-edge, edge, 2401)
+    mass = np.concatenate([[0.0], np.cumsum((p := solution.density(q))[1:] + p[:-1])])
+    kept = np.concatenate([[True], np.diff(mass) > 0])
+    return np.interp((np.arange(count) + 0.5) / count * mass[-1], mass[kept], q[kept])
+
+
+@lru_cache(maxsize=64)
+def _curve(problem: TeacherStudent, norm: str):
+    """Learned shares of H1 and H3 along the noise, and the critical point; ``problem`` at any one noise stands for all."""
+    shares, start = [], None
+    for noise in _NOISES[::-1]:
+        s = teacher_student.solve(problem.replace(noise_variance=noise), norm=norm, start=start)
+        start = s.residual
+        shares.append([s.learnability.get(1, np.nan), s.learnability.get(3, np.nan)])
+    return np.array(shares[::-1]).T, teacher_student.critical_point(problem, norm=norm)
+
+
+def _figure(solution, title):
+    """The three linked views: action, one network, learned share against noise."""
+    from grokutils import figures
+
+    p, norm = solution.problem, solution.norm
+    q = np.linspace(-1.5, 1.5, 601)
+    edge = solution.barrier_overlap
+    bulk = np.abs(q) <= edge if edge is not None else np.ones_like(q, bool)
+    figure, (top, middle, right) = figures.axes(1, 3, height=2.9, width=9.6)
+    action = solution.action(q)
+    for axis in (top, middle):
+        axis.set(xlabel="$q$", xlim=(-1.5, 1.5))
+        if edge is not None:
+            axis.axvspan(-1.5, -edge, color=figures.C["droplet"], alpha=0.1, lw=0)
+            axis.axvspan(edge, 1.5, color=figures.C["droplet"], alpha=0.1, lw=0)
+    top.plot(q, np.where(bulk, action, np.nan), color=figures.C["bulk"])
+    top.plot(q, np.where(bulk, np.nan, action), color=figures.C["droplet"])
+    top.set(ylabel="$S(q)$", ylim=(min(-1.0, action.min()), max(10.0, 1.3 * (solution.barrier or 0.0))), title="action of one neuron")
+
+    neurons = population(solution, max(1, round(p.width)))
+    height = (np.arange(len(neurons)) * 0.6180339887) % 1  # spreads the marks; has no meaning
+    out = np.abs(neurons) > edge if edge is not None else np.zeros(len(neurons), bool)
+    middle.plot(neurons[~out], height[~out], ls="", marker="o", ms=2.5, alpha=0.6, color=figures.C["bulk"])
+    middle.plot(neurons[out], height[out], ls="", marker="D", ms=4, color=figures.C["droplet"])
+    middle.set(yticks=[], ylim=(-0.05, 1.05), title="one network")
+
+    (h1, h3), critical = _curve(p.replace(noise_variance=0.3), norm)
+    right.plot(_NOISES, h1, color=figures.C["h1"], label="$H_1$")
+    right.plot(_NOISES, h3, color=figures.C["h3"], ls="--", label="$H_3$")
+    right.axvline(p.noise_variance, color=figures.C["grey"], lw=1)
+    for degree, share in solution.learnability.items():
+        right.plot(p.noise_variance, share, marker="o", color=figures.C[f"h{degree}"])
+    for noise, marker in () if critical is None else ((critical.noise_variance, "v"), (critical.spinodal, "1")):
+        if noise is not None:
+            right.plot(noise, 0, marker=marker, ls="", color=figures.C["grey"], clip_on=False)
+    right.set(xlabel=r"$\sigma^2$", xlim=(0.05, 0.6), ylim=(-0.05, 1.05), title="learned share")
+    right.legend()
+    return figures.svg(figure, title)
+
+
+def _summary(solution) -> dict:
+    """The numbers beside the views, as text."""
+    p = solution.problem
+    droplets = p.width * solution.droplet_fraction
+    side = [q for q in solution.minima if q > 1e-6]
+    numbers = {
+        "phase": solution.phase,
+        "droplets per network": f"{droplets:.1f} ± {math.sqrt(droplets):.1f} from one network to the next",
+        "b": f"{solution.residual[1]:.4f}",
+        "c": f"{solution.residual[3]:.4f}",
+        "learned share of H1": f"{solution.learnability[1]:.3f}",
+        "learned share of H3": f"{solution.learnability[3]:.3f}" if 3 in solution.learnability else "none to learn",
+        "side wells at |q|": ", ".join(f"{q:.3f}" for q in side) or "none",
+        "barrier": "none" if solution.barrier is None else f"{solution.barrier:.2f}",
+        "interaction u": f"{p.interaction:.2f}",
+    }
+    return numbers if solution.converged else {"warning": "the solver did not converge"} | numbers
+
+
+def action_explorer(problem: TeacherStudent | None = None):
+    """The action, a network of neurons and the learned shares, with sliders, for a live Jupyter notebook.
+
+    The book's page shows the same panel without a kernel. Only the last solution is kept: read it from ``panel.solution``.
+
+    Args:
+        problem: where the sliders start and where Reset returns; its teacher has degrees 1 and 3. None: ``TeacherStudent.paper()``.
+
+    Returns:
+        An ``ipywidgets.VBox`` with the attributes ``solution``, ``controls`` {name: widget}, ``numbers`` and ``views``.
+
+    Raises:
+        ImportError: ipywidgets is not installed.
+        ValueError: the teacher has other degrees than 1 and 3.
+    """
+    try:
+        import ipywidgets as w
+    except ImportError as error:
+        raise ImportError("action_explorer needs ipywidgets: python -m pip install ipywidgets") from error
+    problem = TeacherStudent.paper() if problem is None else problem
+    if set(problem.teacher) != {1, 3} or not problem.teacher[1]:
+        raise ValueError(f"action_explorer needs a teacher with degrees 1 and 3 and a linear part, got {dict(problem.teacher)}")
+    initial = {name: getattr(problem, name) for name in _SLIDERS if name != "epsilon"} | {"epsilon": problem.teacher[3]}
+
+    def slider(name):
+        symbol, low, high, step = _SLIDERS[name]
+        return w.FloatSlider(
+            value=initial[name], min=min(low, initial[name]), max=max(high, initial[name]), step=step, description=symbol,
+            readout_format=".3f" if step < 0.01 else ".2f" if step < 1 else ".0f", continuous_update=False,
+            layout=w.Layout(width="auto", min_width="280px", flex="1 1 280px"),
+        )
+
+    controls = {name: slider(name) for name in _SLIDERS}
+    controls["norm"] = w.ToggleButtons(
+        options=[("s integrated exactly", "exact"), ("s frozen at σ_w²", "fixed")], value="exact", description="norm"
+    )
+    reset = w.Button(description="Reset", tooltip="back to the parameters at the start")
+    views, numbers = w.HTML(), w.HTML()
+    panel = w.VBox([views, numbers, w.Box([controls[k] for k in _SLIDERS], layout=w.Layout(flex_flow="row wrap")), w.HBox([controls["norm"], reset])])
+    panel.controls, panel.views, panel.numbers, panel.solution = controls | {"reset": reset}, views, numbers, None
+
+    def show(_change=None):
+        value = {name: round(controls[name].value, 6) for name in _SLIDERS}
+        norm, teacher = controls["norm"].value, {1: problem.teacher[1], 3: value.pop("epsilon")}
+        solution = panel.solution = teacher_student.solve(problem.replace(teacher=teacher, **value), norm=norm)
+        rows = _summary(solution)
+        cells = "".join(f"<tr><th style='text-align:left; padding-right:1em'>{name}</th><td>{text}</td></tr>" for name, text in rows.items())
+        numbers.value = f"<table>{cells}</table>"
+        views.value = _figure(solution, ", ".join(f"{name} {text}" for name, text in rows.items()))
+
+    def restore(_button):
+        for control in controls.values():
+            control.unobserve(show, names="value")
+        for name, value in (initial | {"norm": "exact"}).items():
+            controls[name].value = value
+        watch()
+        show()
+
+    def watch():
+        for control in controls.values():
+            control.observe(show, names="value")
+
+    reset.on_click(restore)
+    watch()
+    show()
+    return panel
