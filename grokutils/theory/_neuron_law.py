@@ -28,20 +28,19 @@ class NeuronLaw:
         degrees: Hermite degrees of the residual.
         norm: "exact" or "fixed".
         spacing: grid spacing in units of the prior's widths.
-        learned: None for the mean-field law. For the first correction in 1/N, (shares of v_k^2 already learned, share of the linear
-            functions across the teacher already learned): the neuron's own readout then screens it, and the action becomes
-            $\tfrac12\ln(1+X)$ plus the data term over $1+X$, $X=\frac{n\sigma_a^2}{N\sigma^2}\big(E[\phi^2]-\text{learned part}\big)$.
+        dressing: None for the mean-field law, or (c1, c2) of the leading finite-size correction: the action gains $\tfrac12\ln(1+Y)$ and its
+            data term is divided by $1+Y$, where $Y=c_1E[\phi']^2s+c_2(E[\phi^2]-\sum_kv_k^2/k!-E[\phi']^2s)$.
 
     Raises:
         ValueError: the law cannot be normalised for any residual, because the data term outgrows the prior.
     """
 
-    def __init__(self, problem: TeacherStudent, degrees, norm: str, spacing: float = 0.3, learned=None):
+    def __init__(self, problem: TeacherStudent, degrees, norm: str, spacing: float = 0.3, dressing=None):
         self.problem, self.degrees, self.norm, self.spacing = problem, tuple(degrees), norm, spacing
         d, var = float(problem.dimension), float(problem.weight_variance)
         self.strength = problem.samples**2 * problem.readout_variance / (problem.noise_variance**2 * problem.width)
         self.precision = d / var
-        self.learned = learned
+        self.dressing = dressing
         self._factors = np.array([math.sqrt(math.factorial(k)) for k in self.degrees])
         # wells at q and -q carry equal weight when the features have one parity
         self.even = len({k % 2 for k in self.degrees}) == 1
@@ -62,17 +61,21 @@ class NeuronLaw:
         return np.stack([q**k * derivative_expectation(self.problem.phi, k, Q) for k in self.degrees], axis=-1) / self._factors
 
     def features(self, q, s):
-        """v_k / sqrt(k!) at overlaps q and transverse norms s (broadcast), over sqrt(1 + X) if corrected; shape (..., degrees)."""
+        """v_k / sqrt(k!) at overlaps q and transverse norms s (broadcast), over sqrt(1 + Y) if dressed; shape (..., degrees)."""
         q, s = np.asarray(q, dtype=float), np.asarray(s, dtype=float)
         v = self._bare(q, s)
-        return v if self.learned is None else v / np.sqrt(1 + self.screening(q, s))[..., None]
+        return v if self.dressing is None else v / np.sqrt(self.one_plus_y(q, s))[..., None]
 
-    def screening(self, q, s):
-        """X of the correction in 1/N: the power of phi in the functions not yet learned."""
-        shares, linear = self.learned
+    def powers(self, q, s):
+        """Power of phi in the linear functions across the teacher, and in all functions beyond those and v."""
         Q = q**2 + s
-        learned = self._bare(q, s) ** 2 @ shares + linear * s * derivative_expectation(self.problem.phi, 1, Q) ** 2
-        return self.problem.kappa / self.problem.width * (second_moment(self.problem.phi, Q) - learned)
+        linear = derivative_expectation(self.problem.phi, 1, Q) ** 2 * s
+        return linear, second_moment(self.problem.phi, Q) - np.sum(self._bare(q, s) ** 2, axis=-1) - linear
+
+    def one_plus_y(self, q, s):
+        """1 + Y of the dressing; floored at 0.05, far below where the correction means anything."""
+        linear, rest = self.powers(q, s)
+        return np.maximum(1 + self.dressing[0] * linear + self.dressing[1] * rest, 0.05)
 
     def _require_normalisable(self):
         far = np.array([1e3, 1e4]) * math.sqrt(self.problem.weight_variance)
@@ -91,7 +94,7 @@ class NeuronLaw:
         log = -self.precision * q**2 / 2 + 0 * t
         if self.norm == "exact":
             log = log - self.precision * np.exp(t) / 2 + (self.problem.dimension - 1) / 2 * t
-        return log if self.learned is None else log - np.log1p(self.screening(q, np.exp(t))) / 2
+        return log if self.dressing is None else log - np.log(self.one_plus_y(q, np.exp(t))) / 2
 
     def _nodes(self, q_low, q_high, t_low, t_high, factor=1.0):
         hq, ht = self._steps[0] * factor, self._steps[1] * factor
@@ -159,6 +162,14 @@ class NeuronLaw:
         fourth = v.T @ (weighted * (field**2)[:, None])
         hessian = self.strength * second + self.strength**2 * fourth - np.outer(pull, pull)
         return log_z, pull, hessian, second
+
+    def average(self, residual, function):
+        """Mean of function(q, s, (r . v)^2), each (q nodes, s nodes), under the law at a residual that ``integrate`` has covered."""
+        q, t, log_prior, v = self._grid
+        field2 = (v @ residual) ** 2
+        log = log_prior + self.strength / 2 * field2
+        weight = np.exp(log - log.max()).reshape(q.size, t.size)
+        return float(np.sum(weight * function(q, np.exp(t), field2.reshape(q.size, t.size))) / weight.sum())
 
     def _t_nodes(self):
         if self.norm == "fixed":

@@ -10,7 +10,7 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.optimize import root
 
-from grokutils.hermite import derivative_expectation, second_moment
+from grokutils.hermite import derivative_expectation
 from grokutils.problems import TeacherStudent
 from grokutils.theory._limit import CriticalPoint, MixedPhase, critical_point, mixed_phase, scaled_action
 from grokutils.theory._neuron_law import NeuronLaw
@@ -99,12 +99,12 @@ def _maximise(problem, law, target, r):
     return r, iteration, np.linalg.norm(_regress(problem, second, target) - r) / size
 
 
-def _refine(problem, degrees, norm, target, r, learned=None):
+def _refine(problem, degrees, norm, target, r, dressing=None):
     """Maximise the dual on ever finer grids until the maximum stands still; returns the law, r, its error and the Newton steps."""
-    law = NeuronLaw(problem, degrees, norm, 0.3 if norm == "exact" else 0.2, learned)
+    law = NeuronLaw(problem, degrees, norm, 0.3 if norm == "exact" else 0.2, dressing)
     r, iterations, defect = _maximise(problem, law, target, r)
     for _ in range(4):
-        law = NeuronLaw(problem, degrees, norm, law.spacing / 1.5, learned)
+        law = NeuronLaw(problem, degrees, norm, law.spacing / 1.5, dressing)
         new, more, defect = _maximise(problem, law, target, r)
         change, r, iterations = np.linalg.norm(new - r) / np.linalg.norm(target), new, iterations + more
         if change < _TOLERANCE:
@@ -113,26 +113,42 @@ def _refine(problem, degrees, norm, target, r, learned=None):
 
 
 def _dressed(problem, degrees, norm, target, r):
-    r"""The solution with the leading corrections in 1/N and 1/n, by iteration of what is learned.
+    r"""The solution with the leading corrections in 1/n and 1/N (relative order $\beta^{-1/2}$); derived in the chapter on theory and experiment.
 
-    A neuron's own readout screens it (``NeuronLaw``, ``learned``). A finite training set turns the power of the kernel that is not
-    learned into noise: $\sigma^2\to\sigma^2+\sigma_a^2\big(E[\phi^2]-\text{learned part}\big)$, the renormalised ridge of kernel regression.
+    Power that the kernel does not learn acts as noise, $\sigma^2\to\kappa$, the renormalised ridge of kernel regression. A neuron's readout
+    pays for all else its function contains (screening), and neurons align with accidental transverse correlations of the residual:
+
+    $$Y=\frac{n\sigma_a^2}N\Big\{\frac{\alpha}{\kappa+n\lambda}\Big[1-\frac e{\kappa+n\lambda}\Big]+\frac\rho\kappa\Big\},\quad
+      \kappa=\sigma^2+\frac{(d-1)\lambda\kappa}{\kappa+n\lambda}+\sigma_a^2\Big\langle\frac\rho{1+Y}\Big\rangle,\quad
+      e=\frac{|\hat r|^2}{1-(d-1)n\lambda^2/(\kappa+n\lambda)^2}$$
+
+    with $\alpha=E[\phi']^2s$, $\rho=E[\phi^2]-|v|^2-\alpha$, and
+    $\lambda=\frac{\sigma_a^2}{d-1}\langle\alpha[\frac1{1+Y}+\frac{\sigma_a^2m^2}{N(1+Y)^2}]\rangle$, $m=\frac n\kappa\hat r\cdot v$.
     """
-    slope2 = float(derivative_expectation(problem.phi, 1, problem.weight_variance)) ** 2
-    power = float(second_moment(problem.phi, problem.weight_variance))
-    linear = problem.readout_variance * slope2 * problem.weight_variance / problem.dimension  # kernel eigenvalue of a linear function
-    ridge, total = problem.noise_variance, 0
-    for _ in range(100):
-        share = 1 / (1 + ridge / (problem.samples * linear))
-        known = np.divide(target - r, target, out=np.zeros_like(r), where=target != 0)
-        dressed = problem.replace(noise_variance=ridge)
-        law, new, error, iterations = _refine(dressed, degrees, norm, target, r, (np.clip(known, 0, 1), share))
-        rest = problem.readout_variance * (power - share * slope2 * problem.weight_variance * (problem.dimension - 1) / problem.dimension)
-        change = max(np.linalg.norm(new - r) / np.linalg.norm(target), abs(problem.noise_variance + rest - ridge) / ridge)
-        r, ridge, total = new, problem.noise_variance + rest, total + iterations
+    n, across, variance = problem.samples, problem.dimension - 1, problem.readout_variance
+    slope = float(derivative_expectation(problem.phi, 1, problem.weight_variance))
+    ridge, eigenvalue, total = problem.noise_variance, variance * slope**2 * problem.weight_variance / problem.dimension, 0
+    for _ in range(200):
+        stiff = ridge + n * eigenvalue
+        excess = r @ r / max(1 - across * n * (eigenvalue / stiff) ** 2, 1e-3)
+        dressing = n * variance / problem.width * np.array([(1 - excess / stiff) / stiff, 1 / ridge])
+        law = NeuronLaw(problem.replace(noise_variance=ridge), degrees, norm, 0.2, dressing)
+        new, iterations, _ = _maximise(law.problem, law, target, r)
+
+        def linear_response(q, s, field2, law=law):
+            y = law.one_plus_y(q, s)  # field2 is (r . v)^2 / (1 + Y)
+            return law.powers(q, s)[0] * (1 + law.strength * field2) / y
+
+        response = variance / across * law.average(new, linear_response)
+        unlearned = variance * law.average(new, lambda q, s, _, law=law: law.powers(q, s)[1] / law.one_plus_y(q, s))
+        next_ridge = problem.noise_variance + across * eigenvalue * ridge / stiff + unlearned
+        change = max(np.linalg.norm(new - r) / np.linalg.norm(target), abs(next_ridge / ridge - 1), abs(response / eigenvalue - 1))
+        # half steps: the response to alignment overshoots
+        r, ridge, eigenvalue, total = new, (ridge + next_ridge) / 2, (eigenvalue + response) / 2, total + iterations
         if change < _TOLERANCE / 10:
             break
-    return law, r, max(error, change), total
+    law, new, error, iterations = _refine(law.problem, degrees, norm, target, r, dressing)
+    return law, new, max(error, change, np.linalg.norm(new - r) / np.linalg.norm(target)), total + iterations
 
 
 def solve(
@@ -150,7 +166,8 @@ def solve(
         method: "quadrature" or "saddle", the paper's mixture of Gaussians at the minima of the action.
         degrees: Hermite degrees the residual may span; None: the teacher's.
         start: residual to start from; None: 0, whose first step is the Gaussian process.
-        finite_size: add the leading corrections in 1/N and 1/n (see ``_dressed``), which the paper neglects; quadrature only.
+        finite_size: add the leading corrections in 1/N and 1/n, which the paper neglects: renormalised ridge, screening by a neuron's own
+            readout, alignment with accidental correlations of the data; quadrature only.
 
     Raises:
         ValueError: an argument is not what it must be, or the one-neuron law cannot be normalised.

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
-from grokutils.hermite import second_moment
 from grokutils.problems import TeacherStudent
 from grokutils.theory import teacher_student as ts
 
@@ -28,15 +28,43 @@ def test_with_many_samples_and_neurons_at_fixed_groups_nothing_is_left():
     assert corrected.residual[1] == pytest.approx(plain.residual[1], abs=1e-6)
 
 
-def test_the_ridge_answers_its_own_equation():
-    problem = TeacherStudent.paper(0.15)
-    s = ts.solve(problem, finite_size=True)
-    slope2 = 4 / (math.pi * (1 + 2 * 0.5))
-    eigenvalue = problem.readout_variance * slope2 * 0.5 / problem.dimension
-    share = 1 / (1 + s.ridge / (problem.samples * eigenvalue))
-    rest = problem.readout_variance * float(second_moment("erf", 0.5)) - (problem.dimension - 1) * eigenvalue * share
-    assert s.ridge == pytest.approx(0.15 + rest, rel=1e-9)
-    assert s.converged and ts.solve(problem).ridge == 0.15
+@pytest.mark.parametrize(("norm", "beta", "noise"), [("exact", 1.0, 0.15), ("fixed", 0.5, 0.2), ("exact", 0.125, 0.3)])
+def test_the_solution_answers_its_own_equations(norm, beta, noise):
+    """All equations of the correction once more, by Gauss-Legendre panels in (q, s) that share nothing with the solver."""
+    p = TeacherStudent.paper(noise, beta)
+    s = ts.solve(p, norm, finite_size=True)
+    n, d, width, a2, kappa = p.samples, p.dimension, p.width, p.readout_variance, s.ridge
+    x, w = np.polynomial.legendre.leggauss(400)
+    q, wq = 0.9 * (1 + x), 0.9 * w
+    t, wt = (math.log(0.5) - 0.6 + 2.0 * x, 2.0 * w) if norm == "exact" else (np.array([math.log(0.5)]), np.ones(1))
+    q, t = q[:, None], t[None, :]
+    size = 1 + 2 * (q**2 + np.exp(t))
+    v = np.stack([2 * q / np.sqrt(math.pi * size), -4 * q**3 / np.sqrt(6 * math.pi * size**3)])
+    alpha = 4 / (math.pi * size) * np.exp(t)
+    rho = 2 / math.pi * np.arcsin((size - 1) / size) - (v**2).sum(0) - alpha
+    r = np.array([s.residual[1], math.sqrt(6) * s.residual[3]])
+    prior = -d * (q**2 + (np.exp(t) if norm == "exact" else 0)) / 1.0 + ((d - 1) / 2 * t if norm == "exact" else 0)
+    m2 = (n / kappa * np.tensordot(r, v, 1)) ** 2
+
+    def law(eigenvalue):
+        stiff = kappa + n * eigenvalue
+        e = r @ r / (1 - (d - 1) * n * (eigenvalue / stiff) ** 2)
+        y = n * a2 / width * (alpha / stiff * (1 - e / stiff) + rho / kappa)
+        log = prior - np.log1p(y) / 2 + a2 / width * m2 / (2 * (1 + y))
+        weight = np.exp(log - log.max()) * wq[:, None] * wt
+        return weight / weight.sum(), y
+
+    def response(eigenvalue):
+        weight, y = law(eigenvalue)
+        return a2 / (d - 1) * np.sum(weight * alpha * (1 / (1 + y) + a2 / width * m2 / (1 + y) ** 2)) - eigenvalue
+
+    eigenvalue = brentq(response, 1e-7, 1e-2, xtol=1e-15)
+    weight, y = law(eigenvalue)
+    kernel = a2 * np.einsum("iqt,jqt->ij", v * weight / (1 + y), v)
+    np.testing.assert_allclose(r + n / kappa * kernel @ r, [1, -0.3 * math.sqrt(6)], atol=1e-6)
+    unlearned = (d - 1) * eigenvalue * kappa / (kappa + n * eigenvalue) + a2 * np.sum(weight * rho / (1 + y))
+    assert kappa == pytest.approx(noise + unlearned, rel=1e-6)
+    assert s.converged and ts.solve(p, norm).ridge == noise
 
 
 def test_the_saddle_method_has_no_corrections():
