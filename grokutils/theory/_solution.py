@@ -122,7 +122,7 @@ class Solution:
 
 
 def landscape(action, low, high, step, even):
-    """All minima of the action, and (side, overlap, height) of the barrier between the centre and the first well on each side."""
+    """All minima of the action, and (side, overlap, height) of the barrier between the centre and the outermost well on each side."""
     q = np.linspace(low, high, 1 + 2 * math.ceil((high - low) / step))
     s = action(q)
     inside = np.arange(1, len(q) - 1)
@@ -134,17 +134,21 @@ def landscape(action, low, high, step, even):
     wells = np.array([refine(i, 1) for i in inside if s[i] < s[i - 1] and s[i] <= s[i + 1]])
     if len(wells) == 0:
         wells = np.array([q[np.argmin(s)]])
-    centre = wells[np.argmin(np.abs(wells))]
-    if even and abs(centre) > step / 2:  # the centre itself is a maximum: nothing is left of the untrained population
-        return wells, [(-1, 0.0, 0.0), (1, 0.0, 0.0)]
-    if abs(centre) < step / 2 and even:
-        wells[np.argmin(np.abs(wells))] = centre = 0.0
+    nearest = np.argmin(np.abs(wells))
+    if even and abs(wells[nearest]) < step / 2:
+        wells[nearest] = 0.0
+    centre = 0.0 if even else wells[nearest]
     barriers = []
     for side in (-1, 1):
         beyond = wells[(wells - centre) * side > 1e-6]
         if len(beyond):
-            well = beyond[np.argmin(np.abs(beyond - centre))]
-            between = inside[(q[inside] > min(centre, well)) & (q[inside] < max(centre, well))]
-            peak = refine(between[np.argmax(s[between])], -1)
-            barriers.append((side, peak, float(action(peak)) - float(action(centre))))
+            # up to the outermost well: a bulk that has split into two humps is still one population if droplets stand apart from it
+            outer = beyond[np.argmax(np.abs(beyond - centre))]
+            between = inside[(q[inside] > min(centre, outer)) & (q[inside] < max(centre, outer))]
+            top = between[np.argmax(s[between])] if len(between) else None
+            if top is None or s[top] <= float(action(centre)):  # the centre is a hilltop and nothing stands apart
+                barriers.append((side, centre, 0.0))
+            else:
+                peak = refine(top, -1)
+                barriers.append((side, peak, float(action(peak)) - float(action(centre))))
     return wells, barriers

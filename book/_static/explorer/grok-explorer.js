@@ -226,12 +226,11 @@
       badge.textContent = phase;
       badge.setAttribute("data-phase", phase);
       badge.title = PHASES[phase];
-      const spread = (x) => (x >= 1 ? ` (give or take ${fmt(Math.sqrt(x), 0)} from one network to the next)` : "");
       this.sentence = !solution.converged ? `At σ² = ${fmt(problem.noise, 3)} the solver did not converge: these views are not a solution.`
         : `At σ² = ${fmt(problem.noise, 3)} ` + (
           !well ? "the action has one well, at the centre: every neuron belongs to the Gaussian bulk."
             : !barrier.q ? "the centre is a hilltop: the bulk itself has split, with no barrier to cross, and every neuron counts as a droplet."
-              : `the action has ${this.wells()}, and a network of ${fmt(problem.width, 0)} is expected to hold ${count(droplets)} droplets${spread(droplets)}.`);
+              : `the action has ${this.wells()}, and a network of ${fmt(problem.width, 0)} is expected to hold ${count(droplets)} droplets.`);
       this.querySelector(".ge-say").textContent = this.sentence;
     }
 

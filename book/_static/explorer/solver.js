@@ -134,7 +134,7 @@
   }
 
   /* The one-neuron law at (b, c): action S(q) = -ln p(q)/p(0) on q = 0, step, ...; cumulative tail P(|q| > .); the side
-   * wells, the barrier (the highest point of S between the centre and the first of them) and the fraction beyond it. */
+   * wells, the barrier (the highest point of S between the centre and the outermost of them) and the fraction beyond it. */
   function profile(p, solution, { step = 0.005 } = {}) {
     const { b, c, norm, reach } = solution, { g } = groups(p), fixed = norm === "fixed";
     const hl = 0.7 * sqrt(2 / max(1, p.dimension - 1)), columns = ceil(reach.q / step) + 1;
@@ -173,13 +173,12 @@
         out.wells.push({ q: (i + t.shift) * step, action: t.value, norm: norms[i] });
       }
     }
-    const well = out.wells[0];
-    if (well && action[1] < 0) {          // the centre itself is a maximum: nothing is left of the untrained population
-      Object.assign(out, { well, barrier: { q: 0, action: 0 }, fraction: 1 });
-    } else if (well) {
+    const well = out.wells[out.wells.length - 1];
+    if (well) {
       let i = 0;
       for (let k = 1; k * step < well.q; k++) if (action[k] > action[i]) i = k;
-      const t = vertex(action, i);
+      // i = 0: the centre is a hilltop and nothing stands apart
+      const t = i ? vertex(action, i) : { shift: 0, value: 0 };
       Object.assign(out, { well, barrier: { q: (i + t.shift) * step, action: t.value }, fraction: at(tail, i + t.shift) });
     }
     return out;
