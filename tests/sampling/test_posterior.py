@@ -31,7 +31,7 @@ def plain_energy(post, theta):
 SOFTSIGN = Activation("softsign", lambda x: x / (1 + np.abs(x)), torch_function=torch.nn.functional.softsign)
 
 
-@pytest.mark.parametrize("phi", ["erf", "tanh", "relu", "sin", "gelu", "square", SOFTSIGN], ids=str)
+@pytest.mark.parametrize("phi", ["erf", "tanh", "relu", "sin", "gelu", "square", SOFTSIGN], ids=lambda phi: getattr(phi, "name", phi))
 @pytest.mark.parametrize("block", [16, 300_000])
 def test_gradient_is_that_of_the_definition(tiny, phi, block, monkeypatch):
     monkeypatch.setitem(module._BLOCK, "cpu", block)
