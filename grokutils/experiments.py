@@ -54,6 +54,8 @@ def _run(beta, noise_variance, start="prior", method="underdamped") -> Run:
     datasets, chains, draws, thin, warmup, _ = _ENSEMBLES[beta]
     problem = TeacherStudent.paper(noise_variance, beta).rounded()
     # the same data sets for every start and method: they can be compared set by set
+    if method == "hmc":  # a Metropolis test needs shorter steps: more gradients for one independent draw
+        thin, warmup = 4 * thin, 300
     sizes = dict(datasets=datasets, chains=chains, draws=draws, thin=thin, warmup=warmup)
     settings = sizes | dict(start=start, method=method, seed=int(problem.hash[:7], 16))
     return Run(beta, noise_variance, start, method, problem, settings)

@@ -20,17 +20,19 @@ def draw() -> Figure:
     figure, (left, right) = figures.axes(1, 2, height=3.4, width=8.6)
     for noise, colour, marker in ((0.25, figures.C["bulk"], "o"), (0.12, figures.C["droplet"], "D")):
         q = np.linspace(0, 1.3, 400)
-        solution = teacher_student.solve(TeacherStudent.paper(noise))
-        left.plot(q, -np.log(solution.density(q)), color=colour)
+        for corrected, line in ((False, ":"), (True, "-")):
+            solution = teacher_student.solve(TeacherStudent.paper(noise), finite_size=corrected)
+            left.plot(q, -np.log(solution.density(q)), color=colour, linestyle=line)
         for run in runs:
             if run.beta == 1 and run.noise_variance == noise and (ds := run.load()) is not None:
                 figures.negative_log_density(left, ds, color=colour, marker=marker, markersize=3, label=rf"$\sigma^2={noise}$")
-    left.set(xlabel=r"overlap with the teacher $|q|$", ylabel=r"$-\ln p(q)$", ylim=(-2.5, 13), title="weights of 40 networks a noise level")
+    left.set(xlabel=r"overlap with the teacher $|q|$", ylabel=r"$-\ln p(q)$", ylim=(-2.5, 13), title="neurons of 40 networks each")
     left.legend()
-    noises = np.linspace(0.095, 0.305, 43)
-    for (beta, symbol), (colour, marker, line) in zip(((1 / 8, "1/8"), (1 / 2, "1/2"), (1.0, "1"), (2.0, "2")), figures.CYCLE, strict=False):
-        theory = [teacher_student.solve(TeacherStudent.paper(x, beta)).learnability[3] for x in noises]
-        right.plot(noises, theory, color=colour, linestyle=line)
+    noises = np.linspace(0.095, 0.305, 22)
+    for (beta, symbol), (colour, marker, _) in zip(((1 / 8, "1/8"), (1 / 2, "1/2"), (1.0, "1"), (2.0, "2")), figures.CYCLE, strict=False):
+        for corrected, line in ((False, ":"), (True, "-")):
+            theory = [teacher_student.solve(TeacherStudent.paper(x, beta), finite_size=corrected).learnability[3] for x in noises]
+            right.plot(noises, theory, color=colour, linestyle=line)
         mine = [(run, run.load()) for run in runs if run.beta == beta]
         rows = [(run.noise_variance, ds.grok.summary().loc["learned[3]"] / -0.3) for run, ds in mine if ds is not None]
         figures.points(
@@ -38,7 +40,7 @@ def draw() -> Figure:
             color=colour, marker=marker, label=rf"$\beta={symbol}$",
         )
     right.set(xlabel=r"noise variance $\sigma^2$", ylabel=r"learned share of the cubic, $1-c/\epsilon$")
-    right.set_title("lines: theory; points: sampled networks")
+    right.set_title("dotted: mean field; solid: corrected")
     right.legend()
     return figure
 
