@@ -37,7 +37,9 @@ def draw_data(problem: TeacherStudent, datasets: int = 1, seed: int = 0) -> tupl
 
 
 def require_whole(problem: TeacherStudent) -> None:
-    """Raise ValueError unless samples, dimension and width are whole numbers."""
+    """Raise ValueError unless it is a TeacherStudent whose samples, dimension and width are whole numbers."""
+    if not isinstance(problem, TeacherStudent):
+        raise ValueError(f"problem must be a TeacherStudent, got {problem!r}")
     for name in ("samples", "dimension", "width"):
         if not isinstance(getattr(problem, name), int):
             raise ValueError(f"{name} must be a whole number to sample networks, got {getattr(problem, name)!r}; use problem.rounded()")

@@ -59,17 +59,7 @@ def sample(
         RuntimeError: the chain diverged (step size too large for an unadjusted method).
     """
     counts = dict(datasets=datasets, chains=chains, draws=draws, thin=thin)
-    for name, value in counts.items():
-        positive(name, value, whole=True)
-    positive("warmup", warmup, minimum=-1, whole=True)
-    positive("friction", friction), positive("temperature", temperature)
-    if step_size is not None:
-        positive("step_size", step_size)
-    for name, value, allowed in (("method", method, METHODS), ("start", start, STARTS), ("dtype", dtype, ("float32", "float64"))):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be a whole number >= 0, got {seed!r}")
+    _check_settings(counts, warmup, friction, temperature, step_size, method, start, dtype, seed)
     device = _device(device)
     inputs, targets = draw_data(problem, datasets, seed)
     posterior = TeacherStudentPosterior(problem, inputs, targets, chains, device, dtype)
@@ -92,6 +82,20 @@ def sample(
         **{f"version_{m}": version(m) for m in ("grokutils", "torch", "numpy")},
     )
     return assemble(records, measure, datasets, chains).assign_attrs(provenance)
+
+
+def _check_settings(counts, warmup, friction, temperature, step_size, method, start, dtype, seed):
+    for name, value in counts.items():
+        positive(name, value, whole=True)
+    positive("warmup", warmup, minimum=-1, whole=True)
+    positive("friction", friction), positive("temperature", temperature)
+    if step_size is not None:
+        positive("step_size", step_size)
+    for name, value, allowed in (("method", method, METHODS), ("start", start, STARTS), ("dtype", dtype, ("float32", "float64"))):
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be a whole number >= 0, got {seed!r}")
 
 
 def _device(name: str) -> torch.device:

@@ -121,6 +121,11 @@ def test_bad_settings_are_named(tiny, change, name):
         sample(tiny, **({"draws": 1, "warmup": 0, "progress": False} | change))
 
 
+def test_what_is_not_a_problem_is_refused():
+    with pytest.raises(ValueError, match="problem"):
+        sample("erf", progress=False)
+
+
 def test_sizes_must_be_whole():
     with pytest.raises(ValueError, match=r"dimension.*rounded"):
         sample(TeacherStudent.paper(0.2, beta=0.5), progress=False)
