@@ -39,11 +39,12 @@ def sample(
         thin: gradients between measurements.
         method: "underdamped" (BAOAB, whitened), "langevin" (the paper's, in the network's own coordinates), "hmc" (exact).
         start: "prior", or "teacher": a tenth of the neurons at overlap +-1 and readouts drawn given the weights.
-        seed: data set j and chain c depend on (seed, j, c) alone, not on how networks are batched.
+        seed: data set j and chain c depend on (seed, j, c) alone, not on how networks are batched (but for hmc, whose number of
+            steps a trajectory is common to the batch).
         device: "cpu", "cuda" or "auto" (logs what it took).
         dtype: "float32" or "float64".
-        step_size: None = tuned: underdamped 1.2/sqrt(largest Hessian eigenvalue), hmc to 80 % acceptance; langevin: learning rate
-            on the loss averaged over the training set (the paper's 2e-3).
+        step_size: None = tuned: underdamped 1.2/sqrt(largest Hessian eigenvalue), whose bias is measured in the book,
+            hmc to 80 % acceptance; langevin: learning rate on the loss averaged over the training set (the paper's 2e-3).
         friction: of underdamped Langevin.
         temperature: 1 samples the posterior; anything else is a deliberate mistake, for mutation controls.
         keep_neurons: also return overlap q and norm2 of every neuron at every draw.
