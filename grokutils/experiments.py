@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import xarray as xr
 
 from grokutils.problems import TeacherStudent
+from grokutils.step_bias import plan
 from grokutils.store import Store
 from grokutils.sweep import settings_of, sweep
 
@@ -20,8 +21,9 @@ _ENSEMBLES = {
     1 / 8: (40, 2, 100, 10, 300, NOISE),
     1 / 2: (24, 2, 80, 6, 200, NOISE),
     1.0: (20, 2, 30, 5, 120, NOISE),
-    2.0: (4, 2, 30, 5, 120, (0.1, 0.15, 0.18, 0.2, 0.25, 0.3)),
+    2.0: (10, 2, 20, 6, 100, (0.1, 0.15, 0.18, 0.2, 0.25, 0.3)),
 }
+_LOW_NOISE = (0.1, 0.12, 0.135, 0.15)  # where a network's droplets are slow at beta = 1
 
 
 @dataclass(frozen=True)
@@ -45,39 +47,62 @@ class Run:
 
     @property
     def gradients(self) -> int:
-        """Gradients of one network this run takes in all."""
+        """What this run costs, in gradients of one network."""
         s = dict(datasets=4, chains=2, draws=200, warmup=200, thin=5) | self.settings
-        return s["datasets"] * s["chains"] * (s["warmup"] + 24 + s["draws"] * s["thin"])
+        steps = s["warmup"] + s["draws"] * s["thin"]
+        return s["datasets"] * s["chains"] * (24 + round(steps * (RELOCATION_COST if self.method == "relocation" else 1)))
 
 
 HALF_STEP = "underdamped, half step"
+RELOCATION_COST = 2.4  # time of a gradient with its share of a relocation block, over that of a gradient, at beta = 1
 
 
-def _run(beta, noise_variance, start="prior", method="underdamped") -> Run:
-    datasets, chains, draws, thin, warmup, _ = _ENSEMBLES[beta]
+def _run(beta, noise_variance, start="prior", method="underdamped", **settings) -> Run:
     problem = TeacherStudent.paper(noise_variance, beta).rounded()
+    datasets, chains, draws, thin, warmup, _ = _ENSEMBLES[beta]
     # the same data sets for every start and method: they can be compared set by set
     if method == "hmc":  # a Metropolis test needs shorter steps: more gradients for one independent draw
         thin, warmup = 4 * thin, 300
     if method == HALF_STEP:  # half of what tuning gives at beta = 1: how large is the step bias?
         thin, warmup = 2 * thin, 2 * warmup
+    if method == "relocation":  # a draw after every block
+        draws, thin = 25, 6
     sizes = dict(datasets=datasets, chains=chains, draws=draws, thin=thin, warmup=warmup)
     own = dict(method="underdamped", step_size=0.33) if method == HALF_STEP else dict(method=method)
-    settings = sizes | own | dict(start=start, seed=int(problem.hash[:7], 16))
-    return Run(beta, noise_variance, start, method, problem, settings)
+    return Run(beta, noise_variance, start, method, problem, sizes | own | dict(start=start, seed=int(problem.hash[:7], 16)) | settings)
 
 
 def figure2() -> list[Run]:
     """Ensembles behind the paper's Figs. 1 and 2: every beta and noise from the prior; at beta = 1 also from the teacher.
 
-    At beta = 1 and noise 0.25 also by exact HMC and by underdamped Langevin at half the step.
+    At beta = 1 and low noise also with the relocation of droplets, from both starts at the lowest; at noise 0.25 also by exact HMC and by
+    underdamped Langevin at half the step.
     """
     runs = [_run(beta, noise) for beta, (*_, noises) in _ENSEMBLES.items() for noise in noises]
     runs += [_run(1.0, noise, start="teacher") for noise in (0.1, 0.12, 0.15, 0.2, 0.25)]
+    runs += [_run(1.0, noise, method="relocation") for noise in _LOW_NOISE] + [_run(1.0, 0.1, start="teacher", method="relocation")]
     return [*runs, _run(1.0, 0.25, method="hmc"), _run(1.0, 0.25, method=HALF_STEP)]
 
 
-EXPERIMENTS = {"figure2": figure2}
+def slow_mode() -> list[Run]:
+    """The slowest observable at the paper's size and the lowest noise, with and without relocation, each for the cost of about 5000 gradients."""
+    common = dict(datasets=4, chains=2)
+    return [
+        _run(1.0, 0.1, **common, draws=470, thin=10, warmup=300),
+        _run(1.0, 0.1, method="relocation", **common, draws=325, thin=6, warmup=120),
+    ]
+
+
+STEPS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
+
+
+def step_bias() -> list[Run]:
+    """Underdamped Langevin at many steps against exact HMC (first) on the same data sets; the tuned step comes second."""
+    problem = TeacherStudent.paper(0.2, 1 / 8).rounded()
+    return [Run(1 / 8, 0.2, "prior", s.get("method", "underdamped"), problem, s) for s in plan(STEPS)]
+
+
+EXPERIMENTS = {"figure2": figure2, "slow_mode": slow_mode, "step_bias": step_bias}
 
 
 def cost(runs: list[Run]) -> float:
@@ -129,7 +154,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     for run in EXPERIMENTS[options.name]():
         state = "stored " if run.load() is not None else "missing"
-        print(f"{state} {run.key} beta={run.beta:<6g} noise_variance={run.noise_variance:<6g} start={run.start:<8} method={run.method}")
+        method = run.method + (f", step {run.settings['step_size']:g}" if "step_size" in run.settings else "")
+        print(f"{state} {run.key} beta={run.beta:<6g} noise_variance={run.noise_variance:<6g} start={run.start:<8} method={method}")
 
 
 if __name__ == "__main__":

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
-import tempfile
+import threading
+import uuid
 import warnings
 from pathlib import Path
 
+import h5netcdf
 import numpy as np
 import xarray as xr
+from xarray.backends import H5NetCDFStore
 
 import grokutils.summary  # noqa: F401  registers the .grok accessor
+
+LAYOUT = 1  # of the files; raise it when an older library could misread a newer file
+STALE = 24 * 3600  # seconds after which a temporary file is a killed writer's: a live one needs it for less than a minute
+_SEAL = b"\nsha256 of the bytes above: "
 
 
 def default_root() -> Path:
@@ -36,15 +45,54 @@ def digest(ds: xr.Dataset) -> str:
     return total.hexdigest()
 
 
+def _netcdf(ds: xr.Dataset) -> bytes:
+    """A NetCDF file made in memory: HDF5 meets no full disk and needs no file locks, which some cluster file systems lack.
+
+    ``to_netcdf`` would, inside a Dask task, ask the cluster's scheduler for a lock.
+    """
+    buffer = io.BytesIO()
+    with h5netcdf.File(buffer, "w") as file:
+        store = H5NetCDFStore(file, lock=threading.Lock())
+        ds.dump_to_store(store, encoding={name: {"zlib": True, "complevel": 9} for name in ds.data_vars})
+    return buffer.getvalue()
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished file its name; even after a power cut there is the old file or the whole new one.
+
+    Without the flush the rename may reach the disk before the data, and network file systems report a full disk only then.
+    """
+    _flush(temporary)
+    os.replace(temporary, path)
+    with contextlib.suppress(OSError):  # some systems refuse it for a folder; what is at stake is this run, not its content
+        _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_stale(folder: Path, pattern: str, now: float, age: float = STALE) -> None:
+    """Remove what killed writers left: files of a pattern, unchanged for ``age`` seconds before ``now`` (the file system's clock)."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):  # another process cleans up too
+            if now - path.stat().st_mtime > age:
+                path.unlink()
+
+
 class Store:
-    """A folder of results.
+    """A folder of results. ``key in store`` says whether a good file is there.
 
     Args:
         root: the folder; None: ``default_root()``. It is made on the first write.
     """
 
     def __init__(self, root: str | os.PathLike | None = None):
-        self.root = default_root() if root is None else Path(root)
+        self.root = Path(default_root() if root is None else root).expanduser().absolute()  # a worker may stand in another folder
 
     @staticmethod
     def key(problem, settings: dict) -> str:
@@ -55,40 +103,62 @@ class Store:
     def path(self, key: str) -> Path:
         return self.root / f"{key}.nc"
 
+    def __contains__(self, key: str) -> bool:
+        try:
+            return self._read(self.path(key), key) is not None
+        except Exception:  # as in load
+            return False
+
     def save(self, key: str, ds: xr.Dataset) -> Path:
-        """Write a dataset (floats as float32) to a temporary file beside its place, read it back, then rename it."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        """Write a dataset (floats as float32) to a temporary file beside its place, read it back, then rename it.
+
+        Raises:
+            OSError: the file could not be written (a full disk, say): it is named, and nothing is left behind.
+        """
         small = ds.map(lambda v: v.astype(np.float32) if v.dtype == np.float64 else v, keep_attrs=True)
         if "histogram" in small:
             small["histogram"] = small.histogram.astype(np.int32)
-        small = small.assign_attrs(ds.attrs)
+        small = small.assign_attrs(ds.attrs | {"layout": LAYOUT, "key": key})
         small.attrs["checksum"] = digest(small)
-        handle, temporary = tempfile.mkstemp(dir=self.root, prefix=f".{key}-", suffix=".tmp")
-        os.close(handle)
+        data = _netcdf(small)
+        path = self.path(key)
+        temporary = path.with_name(f".{key}-{uuid.uuid4().hex}.tmp")
         try:
-            small.to_netcdf(temporary, engine="h5netcdf", encoding={n: {"zlib": True, "complevel": 9} for n in small.data_vars})
-            if self._read(Path(temporary)) is None:
-                raise OSError(f"{temporary} does not read back as it was written")
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, self.path(key))
+            self.root.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data + _SEAL + hashlib.sha256(data).hexdigest().encode())
+            self._read(temporary, key)
+            publish(temporary, path)
+            remove_stale(self.root, ".*.tmp", path.stat().st_mtime)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}: this run could not be stored", str(path)) from error
         finally:
-            Path(temporary).unlink(missing_ok=True)
-        return self.path(key)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        return path
 
     def load(self, key: str) -> xr.Dataset | None:
         """The stored dataset; None if there is none. A damaged file counts as none, and a warning says so."""
-        if not self.path(key).exists():
+        try:
+            return self._read(self.path(key), key)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        ds = self._read(self.path(key))
-        if ds is None:
-            warnings.warn(f"{self.path(key)} is damaged and will not be used", stacklevel=2)
-        return ds
+        except Exception as error:  # an altered file fails in many ways; all mean the same
+            warnings.warn(f"{self.path(key)} is damaged and will not be used: {error}", stacklevel=2)
+            return None
 
     @staticmethod
-    def _read(path: Path) -> xr.Dataset | None:
-        try:
-            with xr.open_dataset(path, engine="h5netcdf") as opened:
-                ds = opened.load()
-        except Exception:  # a truncated or altered file fails in many ways; all mean the same
-            return None
-        return ds if ds.attrs.get("checksum") == digest(ds) else None
+    def _read(path: Path, key: str) -> xr.Dataset:
+        data = path.read_bytes()
+        body, seal, checksum = data.rpartition(_SEAL)
+        # before HDF5 sees it: one flipped bit can keep its reader busy for ever
+        if seal and hashlib.sha256(body).hexdigest().encode() != checksum:
+            raise ValueError("its bytes are not those that were written")
+        with xr.open_dataset(io.BytesIO(body or data), engine="h5netcdf") as opened:
+            ds = opened.load()
+        if ds.attrs.get("layout", LAYOUT) > LAYOUT:
+            raise ValueError(f"its layout is {ds.attrs['layout']}, made by a newer grokutils; this one reads up to {LAYOUT}")
+        if ds.attrs.get("checksum") != digest(ds) or ("layout" in ds.attrs and not seal):  # files before layouts have no seal
+            raise ValueError("its content does not fit its checksum")
+        if ds.attrs.get("key", key) != key:
+            raise ValueError(f"it holds the run {ds.attrs['key']}")
+        return ds

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from concurrent.futures import Executor, as_completed
+import contextlib
+import inspect
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, as_completed
 
 import xarray as xr
 from tqdm.auto import tqdm
 
 from grokutils.store import Store
+
+PATIENCE = 60.0  # seconds until a file that another machine wrote must be seen here: network file systems remember that long that it was not
+_HOW_NOT_WHAT = {"progress", "jobs"}  # arguments of ``sample`` that do not change its numbers
 
 
 def settings_of(problem, **kwargs) -> dict:
@@ -16,8 +25,6 @@ def settings_of(problem, **kwargs) -> dict:
 
     Defaults are left out so that a new argument of ``sample`` does not stale what is stored.
     """
-    import inspect
-
     from grokutils.sampling.run import ALGORITHM_VERSION, sample
 
     defaults = {n: p.default for n, p in inspect.signature(sample).parameters.items() if p.default is not p.empty}
@@ -25,18 +32,18 @@ def settings_of(problem, **kwargs) -> dict:
     if unknown:
         raise ValueError(f"sample has no argument {sorted(unknown)}; it has {sorted(defaults)}")
     version = ALGORITHM_VERSION[kwargs.get("method", defaults["method"])]
-    return {k: v for k, v in kwargs.items() if k != "progress" and v != defaults[k]} | {"algorithm_version": version}
+    return {k: v for k, v in kwargs.items() if k not in _HOW_NOT_WHAT and v != defaults[k]} | {"algorithm_version": version}
 
 
 def run_one(problem, kwargs: dict, root=None) -> xr.Dataset | str:
-    """Sample one problem; with a store's root save it there and return its key, else return the dataset."""
+    """Sample one problem; with a store's root save it there, unless it is there by now, and return its key, else return the dataset."""
     from grokutils.sampling import sample
 
-    ds = sample(problem, **(kwargs | {"progress": False}))
     if root is None:
-        return ds
-    key = Store.key(problem, settings_of(problem, **kwargs))
-    Store(root).save(key, ds)
+        return sample(problem, **(kwargs | {"progress": False}))
+    store, key = Store(root), Store.key(problem, settings_of(problem, **kwargs))
+    if key not in store:  # another sweep may have made it since this one began
+        store.save(key, sample(problem, **(kwargs | {"progress": False})))
     return key
 
 
@@ -47,45 +54,106 @@ def sweep(
 
     Args:
         problems: problems, or pairs (problem, settings) whose settings override ``kwargs``.
-        store: results found there are not computed again; new ones are saved as they come, so a killed sweep resumes.
-        executor: anything with ``submit``, such as a ProcessPoolExecutor or ``dask.distributed.Client.get_executor()``;
-            None: here, one by one.
+        store: results found there are not computed again; new ones are saved as they come, so a killed sweep resumes. Several
+            sweeps may share it; each goes through its problems in an order of its own, so that they seldom do the same work.
+        executor: anything with ``submit``, such as a ProcessPoolExecutor, or a ``dask.distributed.Client``; one core a task
+            (``jobs=1`` unless given); None: here, one by one.
         progress: show a bar over problems.
         kwargs: arguments of ``sample``.
 
     Raises:
-        ExceptionGroup: some problems failed; the others were finished (and stored) first.
+        ExceptionGroup: some problems failed, or the executor lost them; the others were finished (and stored) first.
+        OSError: nothing can be written to the store.
         ValueError: an argument that ``sample`` does not have.
     """
     jobs = [(item[0], kwargs | dict(item[1])) if isinstance(item, tuple) else (item, kwargs) for item in problems]
     keys = [Store.key(p, settings_of(p, **k)) for p, k in jobs]
-    results = [store.load(key) if store else None for key in keys]
-    root = store.root if store else None
-    missing = [i for i, ds in enumerate(results) if ds is None]
-    errors = []
-    with tqdm(total=len(jobs), initial=len(jobs) - len(missing), disable=not progress, unit="run") as bar:
-        for i, outcome in _outcomes(executor, [(i, *jobs[i], root) for i in missing]):
-            if isinstance(outcome, Exception):
-                outcome.add_note(f"problem: {jobs[i][0]}")
-                errors.append(outcome)
-            else:
-                results[i] = store.load(outcome) if store else outcome
-            bar.update()
+    results = {key: store.load(key) if store else None for key in keys}
+    missing = {key: job for key, job in zip(keys, jobs) if results[key] is None}
+    errors, made = {}, set()
+    if store and missing:
+        store.root.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=store.root).close()  # better to hear now than after hours that nothing can be written
+    with tqdm(total=len(results), initial=len(results) - len(missing), disable=not progress, unit="run") as bar, _says_how_to_resume(store):
+        cores = {} if executor is None else {"jobs": 1}  # a worker leaves the other cores to its neighbours
+        tasks = {key: (p, cores | k, store.root if store else None) for key, (p, k) in missing.items()}
+        with contextlib.closing(outcomes(executor, run_one, _shuffled(tasks) if store else tasks)) as ended:
+            for key, outcome in ended:
+                if isinstance(outcome, BaseException):
+                    errors[key] = outcome
+                elif store:
+                    made.add(key)
+                else:
+                    results[key] = outcome
+                bar.update()
+    deadline = time.monotonic() + PATIENCE
+    for key in made:
+        results[key] = _arrived(store, key, deadline)
+        if results[key] is None:
+            errors[key] = FileNotFoundError(f"a worker stored {store.path(key)}, but no good file is here: do all machines share this folder?")
     if errors:
-        raise ExceptionGroup(f"{len(errors)} of {len(jobs)} runs failed", errors)
-    return results
+        raise _report(errors, missing, len(results), store)
+    return [results[key] for key in keys]
 
 
-def _outcomes(executor, tasks):
-    """(index, result or exception) of every task as it ends."""
+def outcomes(executor, function: Callable, tasks: dict) -> Iterator[tuple]:
+    """(name, result or exception) of every task (name: arguments) as it ends; what has not begun is cancelled when the caller stops."""
     if executor is None:
-        for i, *task in tasks:
+        for name, task in tasks.items():
             try:
-                yield i, run_one(*task)
+                yield name, function(*task)
             except Exception as error:
-                yield i, error
+                yield name, error
         return
-    futures = {executor.submit(run_one, *task): i for i, *task in tasks}
-    for future in as_completed(futures):
-        error = future.exception()
-        yield futures[future], error if error is not None else future.result()
+    if hasattr(executor, "get_executor"):  # a Dask client, whose own futures are of another kind
+        executor = executor.get_executor(pure=False)
+    futures = {}
+    try:
+        for name, task in tasks.items():
+            try:
+                futures[executor.submit(function, *task)] = name
+            except BrokenExecutor as error:
+                yield name, error
+        for future in as_completed(futures):
+            try:
+                yield futures[future], future.exception() or future.result()
+            except CancelledError as error:
+                yield futures[future], error
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _shuffled(tasks: dict) -> dict:
+    return {key: tasks[key] for key in random.SystemRandom().sample(list(tasks), len(tasks))}
+
+
+def _arrived(store: Store, key: str, deadline: float) -> xr.Dataset | None:
+    while not store.path(key).exists() and time.monotonic() < deadline:
+        os.listdir(store.root)  # makes a network file system look again
+        time.sleep(min(1.0, PATIENCE))
+    return store.load(key)
+
+
+@contextlib.contextmanager
+def _says_how_to_resume(store):
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if store:
+            stop.add_note(f"what was finished is stored in {store.root}; a second call resumes")
+        raise
+
+
+def _report(errors: dict, jobs: dict, total: int, store) -> BaseExceptionGroup:
+    """One exception a failed run; runs that a broken pool lost share one."""
+    lost = [key for key, error in errors.items() if isinstance(error, BrokenExecutor | CancelledError)]
+    failed = [key for key in errors if key not in lost]
+    for key in failed:
+        errors[key].add_note(f"problem: {jobs[key][0]}")
+    kept = f"the other {total - len(errors)} are stored in {store.root}; a second call resumes" if store else "nothing was stored"
+    group = [errors[key] for key in failed]
+    if lost:
+        errors[lost[0]].add_note(f"{len(lost)} runs had not ended when the executor broke or was stopped (was a worker killed, for memory perhaps?)")
+        group.append(errors[lost[0]])
+    return BaseExceptionGroup(f"{len(errors)} of {total} runs failed; {kept}", group)

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 
 from grokutils.sampling import hmc, langevin, underdamped
+from grokutils.sampling._device_loop import Loop
+from grokutils.sampling.posterior import seed_of
+from grokutils.sampling.relocation import Relocation
 
 PAPER_RATE = 2e-3  # learning rate of the paper's training, on the loss averaged over the training set
 
@@ -46,13 +49,14 @@ def largest_eigenvalue(energy_gradient, theta, iterations: int = 12, vector=None
 
 
 class _Sampler:
-    """What the three methods share: noise, counts, tuning on three occasions during warm-up."""
+    """What the methods share: noise, counts, tuning on three occasions during warm-up."""
 
     acceptance = 1.0
+    per_dataset = False  # True: the networks of a batch are exactly the chains of one data set
 
     def __init__(self, posterior, theta, seeds, step_size, friction, temperature):
         self.posterior, self.fixed, self.friction, self.temperature = posterior, step_size, friction, temperature
-        self.noise, self.gradients, self._vector = _Noise(posterior, seeds), 0, None
+        self.noise, self.gradients, self._vector = self.noise_of(posterior, seeds), 0, None
         self.state = self.start(theta)
 
     def energy_gradient(self, theta):
@@ -79,13 +83,29 @@ class _Sampler:
     def tune(self, iterations):
         """Set the step size; nothing to do where it is given."""
 
+    def noise_of(self, posterior, seeds):
+        return _Noise(posterior, seeds)
+
+
+class _Unadjusted(_Sampler):
+    """One gradient a step; with the kernels of a GPU a step is a replayed graph."""
+
+    _loop = None
+
+    def noise_of(self, posterior, seeds):
+        return _Noise(posterior, seeds) if posterior.kernels is None else posterior.kernels.Noise(posterior, seeds)
+
     def advance(self, gradients, bar):
+        done = self.gradients
+        if self._loop is None and self.posterior.kernels is not None:
+            self._loop = Loop(self.step, self.state, [self.noise.count])
         for _ in range(gradients):
-            self.state = self.one_step()
+            self.state = self._loop() if self._loop else self.step(self.state)
             bar.update()
+        self.gradients = done + gradients  # a replay does not pass here
 
 
-class _Underdamped(_Sampler):
+class _Underdamped(_Unadjusted):
     def start(self, theta):
         self.step_size = np.array([self.fixed or np.nan])
         return underdamped.init(theta, self.energy_gradient, self.noise)
@@ -95,13 +115,14 @@ class _Underdamped(_Sampler):
         if h is None:
             value, self._vector = largest_eigenvalue(self.energy_gradient, self.theta, iterations, self._vector)
             h = 1.2 / value.sqrt()
-        self._h, self.step_size = h, np.asarray(h.cpu() if torch.is_tensor(h) else h)
+        self.step_size = np.asarray(h.cpu() if torch.is_tensor(h) else h)
+        self._h, self._loop = torch.as_tensor(h, dtype=self.theta.dtype, device=self.theta.device), None
 
-    def one_step(self):
-        return underdamped.step(self.state, self.energy_gradient, self.noise, self._h, self.friction)
+    def step(self, state):
+        return underdamped.step(state, self.energy_gradient, self.noise, self._h, self.friction)
 
 
-class _Langevin(_Sampler):
+class _Langevin(_Unadjusted):
     def start(self, theta):
         post, rate = self.posterior, self.fixed or PAPER_RATE
         self.step_size = np.array([rate])
@@ -113,12 +134,13 @@ class _Langevin(_Sampler):
         self._h = step
         return langevin.init(theta, self.energy_gradient, self.noise)
 
-    def one_step(self):
-        return langevin.step(self.state, self.energy_gradient, self.noise, self._h)
+    def step(self, state):
+        return langevin.step(state, self.energy_gradient, self.noise, self._h)
 
 
 class _HMC(_Sampler):
     target = 0.8
+    per_dataset = True  # the steps of a trajectory are common to the batch: chains of one data set, whatever else is sampled
 
     def start(self, theta):
         if self.temperature != 1:
@@ -165,4 +187,35 @@ class _HMC(_Sampler):
         return float(torch.stack(self._accepted).mean()) if self._accepted else math.nan
 
 
-DRIVERS = {"underdamped": _Underdamped, "langevin": _Langevin, "hmc": _HMC}
+class _Relocation(_Underdamped):
+    """Underdamped Langevin dynamics with a block of droplet relocations every few gradients; a block costs about as much as eight."""
+
+    period, trials = 6, 6
+
+    def __init__(self, posterior, theta, seeds, step_size, friction, temperature):
+        if temperature != 1:
+            raise ValueError(f"temperature must be 1 for method 'relocation', got {temperature!r}")
+        super().__init__(posterior, theta, seeds, step_size, friction, temperature)
+        self.relocation = Relocation(posterior, max(16, posterior.problem.width // 8))
+        self._streams = [posterior.generator(seed_of(s, 1)) for s in seeds]
+        self._steps = 0
+
+    def advance(self, gradients, bar):
+        for _ in range(gradients):
+            super().advance(1, bar)
+            self._steps += 1
+            if self._steps % self.period == 0:
+                self.relocation.block(self.theta, self._streams, self.trials)
+                energy, gradient = self.energy_gradient(self.theta)
+                self.state.energy.copy_(energy), self.state.gradient.copy_(gradient)
+
+    def warm_up(self, gradients, bar):
+        super().warm_up(gradients, bar)
+        self.relocation.tried = self.relocation.accepted = 0
+
+    @property
+    def acceptance(self):
+        return self.relocation.accepted / self.relocation.tried if self.relocation.tried else math.nan
+
+
+DRIVERS = {"relocation": _Relocation, "underdamped": _Underdamped, "langevin": _Langevin, "hmc": _HMC}

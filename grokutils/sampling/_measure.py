@@ -48,7 +48,7 @@ class Measure:
         return np.mean((self.posterior.outputs(theta, x).double().cpu().numpy() - y) ** 2, axis=-1)
 
 
-def assemble(records, measure, datasets, chains) -> xr.Dataset:
+def assemble(records, degrees, datasets, chains) -> xr.Dataset:
     """Stack the records of all draws into labelled arrays; the histogram is summed over draws."""
     last = {"learned": ("degree",), "train_learned": ("degree",), "overlap": ("neuron",), "norm2": ("neuron",)}
     data = {}
@@ -59,4 +59,4 @@ def assemble(records, measure, datasets, chains) -> xr.Dataset:
             data[name] = (("dataset", "chain", "bin"), stacked.sum(axis=2))
         else:
             data[name] = (("dataset", "chain", "draw", *last.get(name, ())), stacked)
-    return xr.Dataset(data, coords={"degree": measure.degrees, "bin": observables.BIN_CENTRES})
+    return xr.Dataset(data, coords={"degree": degrees, "bin": observables.BIN_CENTRES})

@@ -9,9 +9,10 @@ import torch
 
 from grokutils.hermite import hermite
 from grokutils.problems import TeacherStudent
+from grokutils.sampling import _device_loop
 
-# Elements of one block of pre-activations: on a CPU it should stay in the cache, on a GPU it should fill the device.
-_BLOCK = {"cpu": 300_000, "cuda": 2**27}
+# Elements of one block of pre-activations: on a CPU it, phi and phi' should stay in the cache, on a GPU it should fill the device.
+_BLOCK = {"cpu": 150_000, "cuda": 2**27}
 
 
 def seed_of(seed: int, *key: int) -> int:
@@ -19,8 +20,13 @@ def seed_of(seed: int, *key: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0] >> 1)
 
 
-def draw_data(problem: TeacherStudent, datasets: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def draw_data(problem: TeacherStudent, datasets: int | range = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     r"""Draw inputs $x\sim N(0,I_d)$ and targets $y=\sum_k c_kH_k(x_1)$ (the teacher's direction is the first axis, eq. 1).
+
+    Args:
+        problem: whole sizes.
+        datasets: how many, or the range of the data sets' numbers j.
+        seed: of the experiment.
 
     Returns:
         inputs (datasets, n, d) and targets (datasets, n), float64. Data set j depends on (seed, j) alone.
@@ -31,7 +37,7 @@ def draw_data(problem: TeacherStudent, datasets: int = 1, seed: int = 0) -> tupl
     require_whole(problem)
     inputs = np.stack([
         np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, j))).standard_normal((problem.samples, problem.dimension))
-        for j in range(datasets)
+        for j in (datasets if isinstance(datasets, range) else range(datasets))
     ])
     return inputs, sum(c * hermite(k, inputs[..., 0]) for k, c in problem.teacher.items())
 
@@ -46,23 +52,21 @@ def require_whole(problem: TeacherStudent) -> None:
 
 
 def value_and_slope(problem: TeacherStudent):
-    """A function pre -> (phi, phi', factor) with the slope up to the constant factor; may overwrite ``pre``."""
+    """A function (pre, out) -> (phi, phi', factor) with the slope up to the constant factor; may overwrite ``pre`` and ``out``."""
     if problem.phi.name == "erf":
-        return lambda pre: (torch.erf(pre), pre.square_().neg_().exp_(), 2 / math.sqrt(math.pi))
+        # one pass for -pre^2
+        return lambda pre, out: (
+            torch.erf(pre, out=out), torch.addcmul(pre.new_zeros(()), pre, pre, value=-1, out=pre).exp_(), 2 / math.sqrt(math.pi)
+        )
     if problem.phi.name == "tanh":
-
-        def tanh(pre):
-            phi = torch.tanh(pre)
-            return phi, 1 - phi.square(), 1.0
-
-        return tanh
+        return lambda pre, out: (torch.tanh(pre, out=out), torch.mul(out, out, out=pre).neg_().add_(1), 1.0)
     if problem.phi.name == "relu":
-        return lambda pre: (torch.relu(pre), (pre > 0).to(pre.dtype), 1.0)
+        return lambda pre, out: (torch.clamp(pre, min=0, out=out), pre.gt_(0), 1.0)
     function = problem.phi.torch_function
     if function is None:
         raise ValueError(f"activation {problem.phi.name!r} has no torch_function, so it cannot be sampled")
 
-    def by_autograd(pre):
+    def by_autograd(pre, out):
         with torch.enable_grad():
             pre = pre.detach().requires_grad_(True)
             phi = function(pre)
@@ -70,6 +74,15 @@ def value_and_slope(problem: TeacherStudent):
         return phi.detach(), slope, 1.0
 
     return by_autograd
+
+
+def _sum_of_squares(x):
+    """Sum over the last two axes, float64: the last in the precision of x, the one before in double."""
+    return torch.linalg.vecdot(x, x).sum(1, dtype=torch.float64)
+
+
+def _cut(total, piece):
+    return [slice(first, min(first + piece, total)) for first in range(0, total, piece)]
 
 
 class TeacherStudentPosterior:
@@ -99,21 +112,42 @@ class TeacherStudentPosterior:
         self.size = problem.width * (problem.dimension + 1)
         self.scale_w = math.sqrt(problem.weight_variance / problem.dimension)
         self.scale_a = math.sqrt(problem.readout_variance / problem.width)
-        self._slope = value_and_slope(problem)
-        self._blocks = self._plan()
+        self.value_and_slope = value_and_slope(problem)
+        self._groups = self._plan()
+        self.kernels = None
+        self.kernels = _device_loop.kernels(self)
 
     def _plan(self):
-        """Blocks (networks, rows, data) small enough for the cache; small networks share a batched product."""
-        n, width, budget = self.problem.samples, self.problem.width, _BLOCK[self.device.type]
-        rows = min(n, max(64, budget // width))
-        group = max(1, budget // (rows * width))
-        blocks = []
-        for first in range(0, self.networks, group):
-            net = slice(first, min(first + group, self.networks))
-            index = torch.arange(net.start, net.stop, device=self.device) // self.chains
-            x, y = self.inputs[index], self.targets[index]  # a copy a group: n d values a network, as much as the network itself
-            blocks += [(net, x[:, r : r + rows], y[:, r : r + rows]) for r in range(0, n, rows)]
-        return blocks
+        """Groups of networks that share batched products, and each group's blocks (rows, x (g, d, rows), y (g, 1, rows), three buffers).
+
+        A block's pre-activations (g, N, rows) fit the cache. All blocks share the buffers.
+        """
+        n, width, d, budget = self.problem.samples, self.problem.width, self.problem.dimension, _BLOCK[self.device.type]
+        rows = math.ceil(n / math.ceil(n / max(64, budget // width)))
+        size = max(1, budget // (rows * width))
+        if size >= self.chains:
+            cuts = _cut(self.networks, size // self.chains * self.chains)
+        else:  # all of a group have one data set, which is then not copied
+            cuts = [slice(j + c.start, j + c.stop) for j in range(0, self.networks, self.chains) for c in _cut(self.chains, size)]
+        largest = max(c.stop - c.start for c in cuts) * rows
+        pre, phi, scaled = (torch.empty(largest * m, dtype=self.dtype, device=self.device) for m in (width, width, d))
+        # the scale of the weights is put on the data once: pre-activations are u @ x
+        pieces = [(r, (self.scale_w * self.inputs[:, r]).transpose(1, 2).contiguous(), self.targets[:, None, r]) for r in _cut(n, rows)]
+        groups = []
+        for net in cuts:
+            g, blocks = net.stop - net.start, []
+            for r, x, y in pieces:
+                views = (b[: g * m * x.shape[2]].view(g, m, -1) for b, m in ((pre, width), (phi, width), (scaled, d)))
+                blocks.append((r, self._of_networks(x, net), self._of_networks(y, net), *views))
+            groups.append((net, blocks))
+        return groups
+
+    def _of_networks(self, data, net):
+        """The data of every network in the slice: a view where they have one data set in common or one each, else a copy."""
+        first, last = net.start // self.chains, (net.stop - 1) // self.chains
+        if first == last:
+            return data[first : last + 1].expand(net.stop - net.start, -1, -1)
+        return data[first : last + 1] if self.chains == 1 else data[first : last + 1].repeat_interleave(self.chains, dim=0)
 
     def unpack(self, theta):
         """Views (U, V) of whitened input weights (networks, N, d) and readouts (networks, N)."""
@@ -127,39 +161,47 @@ class TeacherStudentPosterior:
 
     def likelihood(self, theta):
         r"""$\frac1{2\sigma^2}\sum_\mu(y_\mu-f_\mu)^2$ (networks,) float64 and its gradient (networks, size)."""
-        weights, readouts = self.weights(theta)
-        gradient = torch.zeros_like(theta)
-        grad_u, grad_v = self.unpack(gradient)
-        energy = torch.zeros(self.networks, dtype=torch.float64, device=self.device)
-        for net, x, y in self._blocks:
-            a = readouts[net].unsqueeze(-1)
-            phi, slope, factor = self._slope(x @ weights[net].transpose(1, 2))
-            residual = phi @ a - y.unsqueeze(-1)
-            energy[net] += residual.square().sum((1, 2), dtype=torch.float64)
-            grad_v[net] += (phi.transpose(1, 2) @ residual).squeeze(-1)
-            # scaling the rows of x costs n d, scaling phi' would cost n N
-            grad_u[net] += factor * a * (slope.transpose(1, 2) @ (residual * x))
-        s2 = self.problem.noise_variance
-        grad_u *= self.scale_w / s2
+        if self.kernels is not None:
+            return self.kernels.likelihood(self, theta)
+        gradient = torch.empty_like(theta)
+        (u, v), (grad_u, grad_v) = self.unpack(theta), self.unpack(gradient)
+        readouts, s2, factor = (self.scale_a * v).unsqueeze(1), self.problem.noise_variance, 1.0
+        residuals = theta.new_empty(self.networks, 1, self.problem.samples)
+        for net, blocks in self._groups:
+            u_g, a_g, grad_u_g, grad_v_g, residuals_g = u[net], readouts[net], grad_u[net], grad_v[net].unsqueeze(-1), residuals[net]
+            for rows, x, y, pre, out, scaled in blocks:
+                phi, slope, factor = self.value_and_slope(torch.bmm(u_g, x, out=pre), out)
+                residual = torch.baddbmm(y, a_g, phi, beta=-1, out=residuals_g[..., rows])
+                kept = 0 if rows.start == 0 else 1  # the first block overwrites
+                grad_v_g.baddbmm_(phi, residual.transpose(1, 2), beta=kept)
+                # scaling the columns of x costs n d, scaling phi' would cost n N
+                grad_u_g.baddbmm_(slope, torch.mul(x, residual, out=scaled).transpose(1, 2), beta=kept)
+        grad_u *= (factor / s2 * readouts).transpose(1, 2)
         grad_v *= self.scale_a / s2
-        return energy / (2 * s2), gradient
+        return _sum_of_squares(residuals.double()) / (2 * s2), gradient
 
     def energy_gradient(self, theta):
         """E (networks,) float64 and its gradient (networks, size), the prior included."""
         energy, gradient = self.likelihood(theta)
-        return energy + 0.5 * theta.square().sum(1, dtype=torch.float64), gradient.add_(theta)
+        # in pieces of one neuron's size, which float32 sums well
+        return energy + 0.5 * _sum_of_squares(theta.view(self.networks, self.problem.width, -1)), gradient.add_(theta)
 
     def outputs(self, theta, inputs=None):
         """f at the training inputs (networks, n), or at ``inputs`` (points, d) shared by all networks (networks, points)."""
-        weights, readouts = self.weights(theta)
+        u, v = self.unpack(theta)
+        readouts = (self.scale_a * v).unsqueeze(1)
         if inputs is not None:
-            x = torch.as_tensor(inputs, dtype=self.dtype, device=self.device)
-            return torch.stack([self._slope(x @ w.T)[0] @ a for w, a in zip(weights, readouts, strict=True)])
-        out, row = torch.empty(self.networks, self.problem.samples, dtype=self.dtype, device=self.device), 0
-        for net, x, _ in self._blocks:
-            out[net, row : row + x.shape[1]] = (self._slope(x @ weights[net].transpose(1, 2))[0] @ readouts[net].unsqueeze(-1)).squeeze(-1)
-            row = (row + x.shape[1]) % self.problem.samples
-        return out
+            x = self.scale_w * torch.as_tensor(inputs, dtype=self.dtype, device=self.device).T
+            pieces = x.split(max(64, _BLOCK[self.device.type] // self.problem.width), dim=1)
+            return torch.stack([torch.cat([(a @ self._phi(w @ piece))[0] for piece in pieces]) for w, a in zip(u, readouts, strict=True)])
+        result = torch.empty(self.networks, self.problem.samples, dtype=self.dtype, device=self.device)
+        for net, blocks in self._groups:
+            for rows, x, _, pre, out, _ in blocks:
+                result[net, rows] = torch.bmm(readouts[net], self.value_and_slope(torch.bmm(u[net], x, out=pre), out)[0]).squeeze(1)
+        return result
+
+    def _phi(self, pre):
+        return self.value_and_slope(pre, torch.empty_like(pre))[0]
 
     def prior_draw(self, seeds):
         """One draw of theta from the prior a seed (networks, size)."""
@@ -179,14 +221,15 @@ class TeacherStudentPosterior:
 
         $$\Lambda=I+\tau_a^2\Phi^T\Phi/\sigma^2,\qquad\langle V\rangle=\Lambda^{-1}\tau_a\Phi^Ty/\sigma^2,\qquad\tau_a^2=\sigma_a^2/N$$
         """
-        weights, _ = self.weights(theta)
+        u, _ = self.unpack(theta)
         s2, width = self.problem.noise_variance, self.problem.width
         precision = torch.eye(width, dtype=torch.float64, device=self.device).repeat(self.networks, 1, 1)
         shift = torch.zeros(self.networks, width, dtype=torch.float64, device=self.device)
-        for net, x, y in self._blocks:
-            phi = self._slope(x @ weights[net].transpose(1, 2))[0]
-            precision[net] += self.scale_a**2 / s2 * (phi.transpose(1, 2) @ phi).double()
-            shift[net] += self.scale_a / s2 * (phi.transpose(1, 2) @ y.unsqueeze(-1)).squeeze(-1).double()
+        for net, blocks in self._groups:
+            for _, x, y, pre, out, _ in blocks:
+                phi = self.value_and_slope(torch.bmm(u[net], x, out=pre), out)[0]
+                precision[net] += self.scale_a**2 / s2 * (phi @ phi.transpose(1, 2)).double()
+                shift[net] += self.scale_a / s2 * (phi @ y.transpose(1, 2)).squeeze(-1).double()
         factor = torch.linalg.cholesky(precision)
         return torch.cholesky_solve(shift.unsqueeze(-1), factor).squeeze(-1), factor
 

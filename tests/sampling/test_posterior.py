@@ -35,13 +35,46 @@ SOFTSIGN = Activation("softsign", lambda x: x / (1 + np.abs(x)), torch_function=
 @pytest.mark.parametrize("block", [16, 300_000])
 def test_gradient_is_that_of_the_definition(tiny, phi, block, monkeypatch):
     monkeypatch.setitem(module._BLOCK, "cpu", block)
-    post = build(tiny.replace(activation=phi))
+    post = build(tiny.replace(activation=phi, samples=150))  # the small block cuts the rows too
     theta = post.prior_draw([1, 2, 3, 4]).requires_grad_(True)
     reference = plain_energy(post, theta)
     (expected,) = torch.autograd.grad(reference.sum(), theta)
     energy, gradient = post.energy_gradient(theta.detach())
     torch.testing.assert_close(energy, reference.detach())
     torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("problem", [dict(), dict(width=300), dict(samples=5000, width=2), dict(samples=700, width=100)], ids=str)
+@pytest.mark.parametrize("datasets", [1, 3])
+@pytest.mark.parametrize("chains", [1, 2, 5])
+def test_blocks_stay_within_their_budget_and_cover_all(tiny, problem, datasets, chains, monkeypatch):
+    monkeypatch.setitem(module._BLOCK, "cpu", 8000)
+    problem = tiny.replace(**problem)
+    post = build(problem, datasets, chains)
+    seen = np.zeros((post.networks, problem.samples), dtype=int)
+    for net, blocks in post._groups:
+        for rows, x, y, *buffers in blocks:
+            seen[net, rows] += 1
+            assert buffers[0].numel() <= max(8000, 64 * problem.width)
+            # the data of a network, and a copy of them only for networks smaller than the budget
+            index = np.arange(net.start, net.stop) // chains
+            torch.testing.assert_close(x, post.scale_w * post.inputs[index, rows].transpose(1, 2))
+            torch.testing.assert_close(y[:, 0], post.targets[index, rows])
+            copied = x.untyped_storage().nbytes() > x[0].numel() * x.element_size() * datasets
+            assert not copied or problem.samples * problem.width * chains <= 8000
+    assert (seen == 1).all()
+    storages = {buffers[0].untyped_storage().data_ptr() for _, blocks in post._groups for _, _, _, *buffers in blocks}
+    assert len(storages) == 1  # one buffer for all blocks, however many networks
+
+
+def test_outputs_at_given_points_are_those_of_the_definition(small, monkeypatch):
+    post = build(small)
+    theta = post.prior_draw([1, 2, 3, 4])
+    at_data = post.outputs(theta)
+    monkeypatch.setitem(module._BLOCK, "cpu", 64)  # points in several pieces
+    torch.testing.assert_close(post.outputs(theta, post.inputs[1])[2:], at_data[2:])
+    weights, readouts = post.weights(theta)
+    torch.testing.assert_close(at_data[3], torch.erf(post.inputs[1] @ weights[3].T) @ readouts[3])
 
 
 def test_float32_gradient_is_close_to_float64(small):
@@ -138,6 +171,7 @@ def test_an_activation_without_torch_cannot_be_sampled(tiny):
 
 def test_data_do_not_depend_on_how_many_sets_are_drawn(tiny):
     np.testing.assert_array_equal(draw_data(tiny, 3, seed=1)[0][:2], draw_data(tiny, 2, seed=1)[0])
+    np.testing.assert_array_equal(draw_data(tiny, range(2, 4), seed=1)[1], draw_data(tiny, 4, seed=1)[1][2:])
     x, y = draw_data(tiny, 1, seed=1)
     np.testing.assert_allclose(y, x[..., 0] - 0.3 * (x[..., 0] ** 3 - 3 * x[..., 0]))
 
