@@ -76,12 +76,11 @@ test-book: $(STAMP)
 	GROK_BOOK_HTML=$(HTML) $(PYTEST) tests/book
 
 results: $(STAMP)  ## the stored ensembles in results/ (long; may be stopped, and then goes on where it was)
-	$(BIN)/python -m grokutils.experiments run figure2
+	$(BIN)/python -m grokutils.experiments run all
 
-bench: $(STAMP)  ## the speed comparisons in benchmarks/, if there are any
-	@set -e; found=no; for script in benchmarks/*.py; do \
-	    test -e "$$script" || continue; found=yes; echo "$$script"; $(BIN)/python "$$script"; \
-	done; test $$found = yes || echo "benchmarks/ holds no script yet: nothing was measured"
+bench: $(STAMP)  ## measure the speed comparisons (about twelve minutes on an idle machine) and write their page
+	$(BIN)/python -m benchmarks
+	$(BIN)/python tools/benchmark_page.py
 
 clean:  ## remove what was built (the book, caches), not the environment and not results/
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,6 @@
-"""One gradient on a GPU against its roofline: fused kernels, separate operators, the whole step as a CUDA graph. ``make bench``."""
+"""One gradient on a GPU against its roofline: fused kernels, separate operators, the whole step as a CUDA graph."""
+
+from __future__ import annotations
 
 import torch
 
@@ -54,20 +56,19 @@ def rounding(problem):
     return {name: float((gradient(way, torch.float32).double() - exact).norm() / exact.norm()) for name, way in ways.items()}
 
 
-def measure(problem):
-    """Times on this GPU, as shares of rates measured in the same run."""
+def achieved(problem) -> list[str]:
+    """Lines: times on this GPU, as shares of rates measured in the same run."""
     device = torch.device("cuda")
     data = draw_data(problem, NETWORKS // CHAINS)
     post = TeacherStudentPosterior(problem, *data, CHAINS, device="cuda")
     theta = post.prior_draw(range(NETWORKS))
     fused = _device_loop.kernels(post)
     if fused is None:
-        print("  achieved: not measured, triton is not there")
-        return
+        return ["  achieved: not measured, triton is not there"]
     square, large = torch.randn(8192, 8192, device=device), torch.empty(2**29, device=device)
     rate = 2 * 8192**3 / milliseconds(lambda: square @ square) * 1e3
     bandwidth = 2 * 4 * large.numel() / 2 / milliseconds(lambda: large[: 2**28].copy_(large[2**28 :])) * 1e3
-    print(f"  {torch.cuda.get_device_name()}: float32 product {rate / 1e12:.0f} TFLOP/s, copy {bandwidth / 1e12:.2f} TB/s")
+    lines = [f"  {torch.cuda.get_device_name()}: float32 product {rate / 1e12:.0f} TFLOP/s, copy {bandwidth / 1e12:.2f} TB/s"]
     post.kernels = None  # the separate operators
     ways = {
         "separate operators": (lambda: post.likelihood(theta), roofline.plain_gradient(problem, NETWORKS)),
@@ -75,9 +76,8 @@ def measure(problem):
         "fused, ieee": (lambda: fused.likelihood(post, theta, "ieee"), roofline.fused_gradient(problem, NETWORKS)),
     }
     for name, (way, costs) in ways.items():
-        time = milliseconds(way)
-        floor = 1e3 * roofline.floor(costs, rate, bandwidth)
-        print(f"  achieved, {name}: {time:.2f} ms; {floor / time:.2f} of the floor at the measured float32 rates")
+        share = 1e3 * roofline.floor(costs, rate, bandwidth) / milliseconds(way)
+        lines.append(f"  achieved, {name}: the floor at the measured float32 rates is {share:.2f} of the time taken")
 
     def energy_gradient(theta):
         energy, gradient = fused.likelihood(post, theta)
@@ -90,20 +90,20 @@ def measure(problem):
 
     state = underdamped.init(theta, energy_gradient, noise)
     loop = _device_loop.Loop(step, state, [noise.count])
-    print(f"  a step launched from the host takes {milliseconds(lambda: step(state)) / milliseconds(loop):.2f} times a replayed CUDA graph")
+    return [*lines, f"  a step launched from the host takes {milliseconds(lambda: step(state)) / milliseconds(loop):.2f} times a replayed CUDA graph"]
 
 
-def main():
-    problem = TeacherStudent.paper(0.15, beta=1).rounded()
-    print(roofline.statement(problem, NETWORKS))
+def measure(quick: bool = False, report=print) -> dict:
+    """The section "gpu" of the record: the roofline in words, and what was achieved where there is a GPU."""
+    problem = TeacherStudent.paper(0.15, beta=1 / 32 if quick else 1).rounded()
     errors = ", ".join(f"{name} {error:.1e}" for name, error in rounding(problem).items())
-    print(f"  relative error of the gradient by the rounding of its operands, emulated: {errors}")
-    if torch.cuda.is_available():
+    lines = roofline.statement(problem, NETWORKS).splitlines()
+    lines.append(f"  relative error of the gradient by the rounding of its operands, emulated: {errors}")
+    if torch.cuda.is_available() and not quick:
         with torch.no_grad():
-            measure(problem)
+            lines += achieved(problem)
     else:
-        print("  achieved: not measured, this machine has no GPU")
-
-
-if __name__ == "__main__":
-    main()
+        lines.append("  achieved: not measured, this machine has no GPU")
+    for line in lines:
+        report(line)
+    return dict(lines=lines, achieved=torch.cuda.is_available() and not quick)

@@ -56,6 +56,7 @@ def sweep(
         problems: problems, or pairs (problem, settings) whose settings override ``kwargs``.
         store: results found there are not computed again; new ones are saved as they come, so a killed sweep resumes. Several
             sweeps may share it; each goes through its problems in an order of its own, so that they seldom do the same work.
+            What is returned is what was stored, floats as float32; without a store nothing is rounded.
         executor: anything with ``submit``, such as a ProcessPoolExecutor, or a ``dask.distributed.Client``; one core a task
             (``jobs=1`` unless given); None: here, one by one.
         progress: show a bar over problems.

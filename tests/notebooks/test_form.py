@@ -1,10 +1,12 @@
 """What every notebook must have: its form, not its physics."""
 
+import ast
 import json
 import re
 import statistics
 from pathlib import Path
 
+import papermill
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +42,13 @@ def test_has_one_parameters_cell_that_starts_with_the_preset(path):
     found = [source(cell) for cell in cells(path, "code") if "parameters" in tags(cell)]
     assert len(found) == 1
     assert found[0].startswith('preset = "quick"')
+
+
+def test_papermill_sees_every_parameter(path):
+    # it stumbles over an equals sign in a comment and over tuple assignments, and then takes the name for unknown
+    (parameters,) = (source(cell) for cell in cells(path, "code") if "parameters" in tags(cell))
+    names = {target.id for statement in ast.parse(parameters).body for target in ast.walk(statement) if isinstance(target, ast.Name)}
+    assert names == set(papermill.inspect_notebook(str(path)))
 
 
 def test_was_run_from_top_to_bottom(path):
