@@ -61,6 +61,7 @@ lint: $(STAMP)  ## ruff on the package, the tests, the tools and the notebooks
 check-files: $(STAMP)
 	$(BIN)/python tools/normalise_notebooks.py --check notebooks/*.ipynb
 	@if test -f tools/coverage.py; then echo "$(BIN)/python tools/coverage.py --check"; $(BIN)/python tools/coverage.py --check; fi
+	@if test -f results/benchmarks.json; then echo "$(BIN)/python tools/benchmark_page.py --check"; $(BIN)/python tools/benchmark_page.py --check; fi
 
 test-unit: $(STAMP)
 	$(PYTEST) tests --ignore=tests/notebooks --ignore=tests/book -n $(JOBS)

@@ -23,6 +23,7 @@ from grokutils.problems import TeacherStudent
 from grokutils.sampling import TeacherStudentPosterior, draw_data
 from grokutils.sampling._drivers import DRIVERS, PAPER_RATE
 from grokutils.sampling.posterior import seed_of
+from grokutils.summary import describe
 
 OBSERVABLES = ("learned[1]", "learned[3]", "second_moment", "droplets")
 LARGEST_ERROR = 0.35  # of ln tau, beyond which a run of Langevin dynamics counts as too short
@@ -260,10 +261,23 @@ def stored_droplets(cost_ratio=None, runs=None) -> dict:
         series = counts.reshape(-1, counts.shape[-1])
         means = reference(series, counts.shape[1]) if means is None else means
         out[name] = times_of(series, ds.attrs["thin"], np.repeat(np.arange(len(counts)), counts.shape[1]), means)
+        if out[name]["kind"] != "measured":
+            out[name] = by_effective_size(counts, ds.attrs["thin"])
     result = dict(stored=True, runs=out, noise_variance=runs[0].noise_variance, cost_ratio=cost_ratio, goal=5)
     if all(run["kind"] == "measured" for run in out.values()) and cost_ratio:
         result |= over(out["underdamped"], out["relocation"], 1 / cost_ratio)
     return result
+
+
+def by_effective_size(counts, step) -> dict:
+    """Where single chains are too short: from the effective sample size of all, which counts the scatter between the chains of a data set."""
+    def log_tau(sets):
+        return np.log(step * sets.size / describe(sets)["ess"])
+
+    every = np.arange(len(counts))
+    left_out = np.array([log_tau(counts[every != j]) for j in every])
+    error = np.sqrt((len(counts) - 1) * left_out.var())
+    return dict(kind="measured", by="effective size", tau=float(np.exp(log_tau(counts))), ln_error=float(error), total=step * counts.shape[-1])
 
 
 def measure(quick: bool = False, report=print) -> dict:

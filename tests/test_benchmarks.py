@@ -213,6 +213,13 @@ def test_droplets_of_stored_chains(rng):
     assert record["stored"] and abs(np.log(record["ratio"] / (20 / 2.5))) < 4 * record["ln_error"] < 1
 
 
+def test_chains_too_short_for_an_autocorrelation_function_are_judged_by_their_effective_size(rng):
+    short, quick = Stored("underdamped", 40.0, rng), Stored("relocation", 2.0, rng)
+    short.dataset = short.dataset.isel(draw=slice(300))
+    slow = sampling.stored_droplets(2.5, [short, quick])["runs"]["underdamped"]
+    assert slow["by"] == "effective size" and abs(np.log(slow["tau"] / 800)) < 5 * max(slow["ln_error"], 0.2)
+
+
 def test_without_the_long_chains_there_is_no_number(rng):
     there, missing = Stored("underdamped", 2.0, rng), Stored("relocation", 2.0, rng)
     missing.dataset = None

@@ -192,6 +192,10 @@ def droplets(stored):
         f"The number of droplets of one network at $\\beta=1$, $\\sigma^2={stored['noise_variance']:g}$ in stored chains: its autocorrelation "
         f"time is {taus(runs['underdamped'])} gradients with underdamped dynamics and {taus(runs['relocation'])} with the relocation of "
         f"droplets; a gradient with its share of relocation costs {number(stored['cost_ratio'])} plain ones.")
+    if "by" in runs["underdamped"]:
+        text += (
+            " Without relocation single chains are too short for an autocorrelation function: that time is from their effective sample size, which "
+            "counts the scatter between chains of one data set.")
     if "ratio" in stored:
         text += f" Effective samples a second: {interval(stored['ratio'], stored['ln_error'])} times as many."
     return [head, text]
