@@ -8,7 +8,8 @@ from ztest import assert_mean
 
 from grokutils.problems import TeacherStudent
 from grokutils.sampling import TeacherStudentPosterior, draw_data, sample
-from grokutils.sampling.relocation import Background, Relocation, droplet_law
+from grokutils.sampling.integrated import Background
+from grokutils.sampling.relocation import Relocation, droplet_law
 
 TINY = TeacherStudent(samples=8, dimension=2, width=3, noise_variance=0.3, readout_variance=2.0, weight_variance=1.0, teacher={1: 1.0, 3: -0.3})
 
