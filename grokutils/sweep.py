@@ -9,7 +9,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, as_completed
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, wait
 
 import xarray as xr
 from tqdm.auto import tqdm
@@ -106,8 +106,9 @@ def outcomes(executor, function: Callable, tasks: dict) -> Iterator[tuple]:
             except Exception as error:
                 yield name, error
         return
+    client = getattr(executor, "_client", None)  # of a Dask executor
     if hasattr(executor, "get_executor"):  # a Dask client, whose own futures are of another kind
-        executor = executor.get_executor(pure=False)
+        client, executor = executor, executor.get_executor(pure=False)
     futures = {}
     try:
         for name, task in tasks.items():
@@ -115,11 +116,16 @@ def outcomes(executor, function: Callable, tasks: dict) -> Iterator[tuple]:
                 futures[executor.submit(function, *task)] = name
             except BrokenExecutor as error:
                 yield name, error
-        for future in as_completed(futures):
-            try:
-                yield futures[future], future.exception() or future.result()
-            except CancelledError as error:
-                yield futures[future], error
+        pending = set(futures)
+        while pending:
+            done, pending = wait(pending, timeout=None if client is None else 1.0, return_when=FIRST_COMPLETED)
+            if not done and client.status == "closed":  # then some of Dask's futures are never told
+                done, pending = pending, set()
+            for future in done:
+                try:
+                    yield futures[future], future.exception(timeout=0) or future.result()
+                except (CancelledError, TimeoutError):
+                    yield futures[future], CancelledError()
     finally:
         for future in futures:
             future.cancel()
