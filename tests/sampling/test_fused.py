@@ -290,6 +290,15 @@ def test_without_triton_the_reason_is_logged(monkeypatch, caplog):
     assert _device_loop.kernels(SimpleNamespace(device=torch.device("cpu"))) is None
 
 
+def test_a_kernel_that_disagrees_with_the_plain_gradient_is_noticed(tiny):
+    post = TeacherStudentPosterior(tiny, *draw_data(tiny, 2), 2)
+
+    def module(factor):
+        return SimpleNamespace(likelihood=lambda posterior, theta: (None, factor * posterior.likelihood(theta)[1]))
+
+    assert _device_loop._disagreement(post, module(1.0)) < _device_loop._TOLERANCE < _device_loop._disagreement(post, module(1.0001))
+
+
 @needs_triton
 def test_what_the_kernels_cannot_do_is_left_to_the_plain_gradient(fused, tiny):
     def supports(problem=tiny, dtype=torch.float32):
