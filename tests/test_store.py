@@ -193,11 +193,13 @@ def test_an_interrupt_cancels_what_has_not_begun_and_keeps_what_is_stored(store,
                 self.futures[0].set_result(function(*task))
             return self.futures[-1]
 
-    def as_completed(futures):
-        yield next(iter(futures))
-        raise KeyboardInterrupt
+    def wait(futures, **_):
+        done = {future for future in futures if future.done()}
+        if not done:
+            raise KeyboardInterrupt
+        return done, futures - done
 
-    monkeypatch.setattr("grokutils.sweep.as_completed", as_completed)
+    monkeypatch.setattr("grokutils.sweep.wait", wait)
     executor = Interrupted()
     with pytest.raises(KeyboardInterrupt) as caught:
         sweep([(P, {"seed": seed}) for seed in range(4)], store, executor, progress=False, **QUICK)

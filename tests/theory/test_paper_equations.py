@@ -129,5 +129,5 @@ def test_teacher_and_student_as_printed():
     posterior = TeacherStudentPosterior(p, x, y, dtype="float64")
     theta = posterior.prior_draw([1])
     weights, readouts = (np.asarray(part)[0] for part in posterior.weights(theta))
-    outputs = np.asarray(posterior.outputs(theta, posterior.inputs))
+    outputs = np.asarray(posterior.outputs(theta, posterior.inputs[0]))
     assert np.ravel(outputs) == pytest.approx(erf(x[0] @ weights.T) @ readouts, rel=1e-10)
