@@ -84,7 +84,7 @@ class Relocation:
 
     Args:
         posterior: a ``TeacherStudentPosterior``.
-        active: M, neurons of a network that take part in a block; a network with M droplets or more is left alone.
+        active: M, neurons of a network that take part in a block; a network with more droplets than that is left alone.
         threshold: overlap q_c beyond which a neuron counts as a droplet; any value is exact, a good one lies between the populations.
         contraction: c in lambda_K = 1 - c/(K+1); any value below 1 is exact.
     """
