@@ -54,7 +54,7 @@ class Run:
 
 
 HALF_STEP = "underdamped, half step"
-RELOCATION_COST = 2.4  # for estimates: about the time of a gradient with its share of a block over that of a gradient, beta = 1; make bench measures it
+RELOCATION_COST = 2.4  # for estimates: about the time of a gradient with its share of a block over a plain one, beta = 1; see make bench
 
 
 def _run(beta, noise_variance, start="prior", method="underdamped", **settings) -> Run:
