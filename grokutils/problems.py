@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Real
+from typing import ClassVar, Self
 
 from grokutils.hermite import Activation, activation
 
@@ -73,8 +74,28 @@ def teacher_coefficients(teacher) -> Coefficients:
     return Coefficients((int(k), float(c)) for k, c in teacher.items())
 
 
+class Problem:
+    """What all systems share: changed copies and a name that is stable over machines."""
+
+    system: ClassVar[str]
+
+    def replace(self, **changes) -> Self:
+        """Return a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def as_dict(self) -> dict:
+        """All parameters as plain JSON values."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"system": self.system}
+
+    @property
+    def hash(self) -> str:
+        """A stable 16-digit name of the problem: equal parameters, equal hash, on every machine."""
+        plain = {k: float(v) if isinstance(v, Real) else v for k, v in self.as_dict().items()}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
-class TeacherStudent:
+class TeacherStudent(Problem):
     r"""A two-layer student of a single-index Hermite teacher (Rubin et al., eqs. 1-2).
 
     $$y(x)=\sum_k c_k H_k(w_*\cdot x),\quad f(x)=\sum_{i=1}^N a_i\,\phi(w_i\cdot x),\quad
@@ -102,6 +123,7 @@ class TeacherStudent:
     weight_variance: float
     teacher: Mapping
     activation: str | Activation = "erf"
+    system: ClassVar[str] = "teacher_student"
 
     def __post_init__(self):
         for name in ("samples", "width", "noise_variance", "readout_variance", "weight_variance"):
@@ -121,10 +143,6 @@ class TeacherStudent:
     def appendix_d(cls, width: float = 700, noise_variance: float = 0.05) -> TeacherStudent:
         """The finite-data parameters of Rubin et al., appendix D (epsilon = -1.2, n = 600)."""
         return cls(600, 150, width, noise_variance, 0.011, 0.5, {1: 1.0, 3: -1.2})
-
-    def replace(self, **changes) -> TeacherStudent:
-        """Return a copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
 
     def scaled(self, alpha: float = 1.0, beta: float = 1.0) -> TeacherStudent:
         r"""Return the problem on the path of the scaling limit (eq. 11), which leaves u unchanged.
@@ -163,11 +181,51 @@ class TeacherStudent:
 
     def as_dict(self) -> dict:
         """All parameters as plain JSON values."""
-        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return out | {"teacher": {str(k): c for k, c in self.teacher.items()}, "activation": self.phi.name, "system": "teacher_student"}
+        return super().as_dict() | {"teacher": {str(k): c for k, c in self.teacher.items()}, "activation": self.phi.name}
+
+
+@dataclass(frozen=True)
+class ModularAddition(Problem):
+    r"""A two-layer quadratic network that learns addition modulo P from the whole table (Rubin et al., eqs. 3-5).
+
+    $$x_{nm}=e_n\oplus e_m\in R^{2P},\quad y^p_{nm}=\delta_{p,(n+m)\bmod P}-\tfrac1P,\quad f_p(x)=\sum_{i=1}^N a_{pi}\,(w_i\cdot x)^2$$
+    $$a_{pi}\sim N(0,\sigma_a^2/N),\qquad w_i\sim N(0,I_{2P})\ \text{times}\ e^{-\Gamma[w]},\qquad
+      \Gamma[w]=\frac{P\gamma}{6}\sum_{k=0}^{P-1}\big(|w_k|^6+|v_k|^6\big),\quad w_k=\frac1P\sum_n w_n e^{2\pi ikn/P}$$
+
+    Here (w_n) and (v_m) are the two halves of a neuron's weights, for the first and the second summand.
+
+    Args:
+        modulus: P, an odd prime.
+        width: N, hidden units. May be real in the theory; the samplers insist on a whole number.
+        noise_variance: sigma^2, likelihood variance on every output of every pair.
+        readout_variance: sigma_a^2, N times the prior variance of one readout weight.
+        sextic_decay: gamma > 0 of the sixth-order weight decay, without which the one-neuron law cannot be normalised.
+
+    Raises:
+        ValueError: an argument is not what it must be; the message names it.
+    """
+
+    modulus: int
+    width: float
+    noise_variance: float
+    readout_variance: float
+    sextic_decay: float
+    system: ClassVar[str] = "modular_addition"
+
+    def __post_init__(self):
+        for name in ("width", "noise_variance", "readout_variance", "sextic_decay"):
+            object.__setattr__(self, name, positive(name, getattr(self, name)))
+        p = positive("modulus", self.modulus, minimum=2, whole=True)
+        if any(p % k == 0 for k in range(2, math.isqrt(p) + 1)):
+            raise ValueError(f"modulus must be an odd prime, got {self.modulus!r}")
+        object.__setattr__(self, "modulus", p)
+
+    @classmethod
+    def paper(cls, noise_variance: float = 0.2) -> ModularAddition:
+        """The parameters of Rubin et al., Fig. 3."""
+        return cls(modulus=401, width=1000, noise_variance=noise_variance, readout_variance=2e-6, sextic_decay=1e-4)
 
     @property
-    def hash(self) -> str:
-        """A stable 16-digit name of the problem: equal parameters, equal hash, on every machine."""
-        plain = {k: float(v) if isinstance(v, Real) else v for k, v in self.as_dict().items()}
-        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+    def interaction(self) -> float:
+        r"""Effective interaction $u=2\sigma_a^2P^2/(N\sigma^4)$."""
+        return 2 * self.readout_variance * self.modulus**2 / (self.width * self.noise_variance**2)

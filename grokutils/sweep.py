@@ -20,37 +20,42 @@ PATIENCE = 60.0  # seconds until a file that another machine wrote must be seen 
 _HOW_NOT_WHAT = {"progress", "jobs"}  # arguments of ``sample`` that do not change its numbers
 
 
-def settings_of(problem, **kwargs) -> dict:
-    """The settings of ``sample`` that differ from its defaults, and the algorithm's version: what decides the numbers.
+def settings_of(problem, function: Callable | None = None, **kwargs) -> dict:
+    """The settings of ``function`` (None: ``sample``) that differ from its defaults, and the algorithm's version: what decides the numbers.
 
-    Defaults are left out so that a new argument of ``sample`` does not stale what is stored.
+    Defaults are left out so that a new argument does not stale what is stored.
     """
     from grokutils.sampling.run import ALGORITHM_VERSION, sample
 
-    defaults = {n: p.default for n, p in inspect.signature(sample).parameters.items() if p.default is not p.empty}
-    unknown = set(kwargs) - set(defaults)
+    parameters = list(inspect.signature(function or sample).parameters.values())[1:]  # the first is the problem
+    defaults, names = {p.name: p.default for p in parameters if p.default is not p.empty}, {p.name for p in parameters}
+    unknown = set(kwargs) - names
     if unknown:
-        raise ValueError(f"sample has no argument {sorted(unknown)}; it has {sorted(defaults)}")
-    version = ALGORITHM_VERSION[kwargs.get("method", defaults["method"])]
-    return {k: v for k, v in kwargs.items() if k not in _HOW_NOT_WHAT and v != defaults[k]} | {"algorithm_version": version}
+        raise ValueError(f"{(function or sample).__name__} has no argument {sorted(unknown)}; it has {sorted(names)}")
+    kept = {k: v for k, v in kwargs.items() if k not in _HOW_NOT_WHAT and not (k in defaults and v == defaults[k])}
+    if function is None:
+        return kept | {"algorithm_version": ALGORITHM_VERSION[kwargs.get("method", defaults["method"])]}
+    return kept | {"function": f"{function.__module__}.{function.__qualname__}", "algorithm_version": getattr(function, "version", 1)}
 
 
-def run_one(problem, kwargs: dict, root=None) -> xr.Dataset | str:
-    """Sample one problem; with a store's root save it there, unless it is there by now, and return its key, else return the dataset."""
+def run_one(problem, kwargs: dict, root=None, function: Callable | None = None) -> xr.Dataset | str:
+    """Compute one problem; with a store's root save it there, unless it is there by now, and return its key, else return the dataset."""
     from grokutils.sampling import sample
 
+    compute, quiet = function or sample, {"progress": False} if function is None else {}
     if root is None:
-        return sample(problem, **(kwargs | {"progress": False}))
-    store, key = Store(root), Store.key(problem, settings_of(problem, **kwargs))
+        return compute(problem, **(kwargs | quiet))
+    store, key = Store(root), Store.key(problem, settings_of(problem, function, **kwargs))
     if key not in store:  # another sweep may have made it since this one began
-        store.save(key, sample(problem, **(kwargs | {"progress": False})))
+        store.save(key, compute(problem, **(kwargs | quiet)))
     return key
 
 
 def sweep(
-    problems: Iterable, store: Store | None = None, executor: Executor | None = None, progress: bool = True, **kwargs
+    problems: Iterable, store: Store | None = None, executor: Executor | None = None, progress: bool = True, *,
+    function: Callable | None = None, **kwargs,
 ) -> list[xr.Dataset]:
-    """Sample every problem and return the datasets in the order of the problems.
+    """Sample every problem, or put it through another function, and return the datasets in the order of the problems.
 
     Args:
         problems: problems, or pairs (problem, settings) whose settings override ``kwargs``.
@@ -60,15 +65,17 @@ def sweep(
         executor: anything with ``submit``, such as a ProcessPoolExecutor, or a ``dask.distributed.Client``; one core a task
             (``jobs=1`` unless given); None: here, one by one.
         progress: show a bar over problems.
-        kwargs: arguments of ``sample``.
+        function: what makes a dataset of a problem: ``sample`` if None, or a function of a module, ``function(problem, **kwargs)``, whose
+            results the store finds by its name, its arguments and its attribute ``version`` (raise it when its numbers change).
+        kwargs: arguments of ``sample``, or of ``function``.
 
     Raises:
         ExceptionGroup: some problems failed, or the executor lost them; the others were finished (and stored) first.
         OSError: nothing can be written to the store.
-        ValueError: an argument that ``sample`` does not have.
+        ValueError: an argument that ``sample`` (or ``function``) does not have.
     """
     jobs = [(item[0], kwargs | dict(item[1])) if isinstance(item, tuple) else (item, kwargs) for item in problems]
-    keys = [Store.key(p, settings_of(p, **k)) for p, k in jobs]
+    keys = [Store.key(p, settings_of(p, function, **k)) for p, k in jobs]
     results = {key: store.load(key) if store else None for key in keys}
     missing = {key: job for key, job in zip(keys, jobs) if results[key] is None}
     errors, made = {}, set()
@@ -76,8 +83,8 @@ def sweep(
         store.root.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=store.root).close()  # better to hear now than after hours that nothing can be written
     with tqdm(total=len(results), initial=len(results) - len(missing), disable=not progress, unit="run") as bar, _says_how_to_resume(store):
-        cores = {} if executor is None else {"jobs": 1}  # a worker leaves the other cores to its neighbours
-        tasks = {key: (p, cores | k, store.root if store else None) for key, (p, k) in missing.items()}
+        cores = {} if executor is None or function else {"jobs": 1}  # a worker leaves the other cores to its neighbours
+        tasks = {key: (p, cores | k, store.root if store else None, function) for key, (p, k) in missing.items()}
         with contextlib.closing(outcomes(executor, run_one, _shuffled(tasks) if store else tasks)) as ended:
             for key, outcome in ended:
                 if isinstance(outcome, BaseException):

@@ -1,0 +1,3 @@
+from grokutils.experiments import main
+
+main()
