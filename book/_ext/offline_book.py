@@ -10,11 +10,10 @@ whatever reStructuredText would take for markup is escaped, text between backquo
 import functools
 import inspect
 import re
-from pathlib import Path
 
 DROPPED_MODULE = "sphinx_thebe"
 DROPPED_FILES = ("sphinx-thebe.css", "sphinx-thebe.js")
-EXPLORER_MARK = "<grok-explorer"
+PANELS = {"<grok-explorer": ("panel.js", "solver.js", "grok-explorer.js"), "<grok-modular": ("panel.js", "modular-solver.js", "grok-modular.js")}
 DISPLAY = re.compile(r"^( *)\$\$(.+?)\$\$ *$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"\$([^$\n]+)\$")
 LITERAL = re.compile(r"(``.+?``|:[\w:]+:`.+?`|`.+?`_{0,2})")
@@ -30,14 +29,13 @@ def drop_remote_execution(app, _config=None):
 
 
 def add_explorer(app, _pagename, _templatename, context, _doctree):
-    """Load the explorer on the pages that hold one; `async`, as deferred scripts wait for the theme's icons."""
-    if EXPLORER_MARK not in context.get("body", ""):
-        return
-    folder = Path(app.srcdir) / "book" / "_static" / "explorer"
-    for path in sorted(folder.glob("*.css")):
-        app.add_css_file(f"explorer/{path.name}")
-    for path in sorted(folder.glob("*.js")):
-        app.add_js_file(f"explorer/{path.name}", loading_method="async")
+    """Load a live panel's scripts on the pages that hold one; `async`, as deferred scripts wait for the theme's icons."""
+    body = context.get("body", "")
+    scripts = dict.fromkeys(name for mark, names in PANELS.items() if mark in body for name in names)
+    if scripts:
+        app.add_css_file("explorer/grok-explorer.css")
+    for name in scripts:
+        app.add_js_file(f"explorer/{name}", loading_method="async")
 
 
 def escaped(line):

@@ -1,4 +1,4 @@
-"""A built book, a server for it on this machine, and a browser."""
+"""A built book, a server for it on this machine, and a browser; makes ``panels`` importable."""
 
 import functools
 import http.server
@@ -8,9 +8,12 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = [
@@ -132,3 +135,56 @@ class Page:
 def open_page(browser, address):
     """open_page(name): load a page of the book."""
     return lambda name: Page(browser, address, name)
+
+
+@pytest.fixture(scope="session")
+def site():
+    """A server of the static files and of pages made up here: {path: text}, and {path: seconds} by which a file comes late."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        pages, late = {"/empty": "<!doctype html><title>empty</title>"}, {}
+
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            time.sleep(self.late.get(self.path, 0))
+            if self.path in self.pages:
+                self.answer(200, self.pages[self.path].encode())
+            elif self.path == "/favicon.ico":
+                self.answer(204, b"")
+            else:
+                super().do_GET()
+
+        def answer(self, status, body):
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(ROOT / "book" / "_static")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Handler.address = f"http://127.0.0.1:{server.server_port}"
+    yield Handler
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def open_panel(browser, site):
+    """open_panel(path): load a page and wait for its panel."""
+
+    from panels import resize
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def load(path="/panel", width=1280):
+        resize(browser, width)
+        browser.get_log("browser")
+        browser.get(site.address + path)
+        WebDriverWait(browser, 60, poll_frequency=0.1).until(
+            lambda b: b.execute_script("return document.querySelector('[data-ready][data-curve-ready]') !== null"))
+        return browser
+
+    yield load
+    resize(browser, 1280)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

@@ -1,16 +1,14 @@
 """The explorer: its solver against the Python theory, and the element itself, both in a real browser."""
 
-import functools
 import gzip
-import http.server
 import itertools
 import math
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
+import panels
 import pytest
+from panels import assert_described, assert_fits, description, errors, layout, settle, value
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -45,45 +43,16 @@ def as_javascript(p):
             "readout": p.readout_variance, "weight": p.weight_variance}
 
 
-def page(scripts=("solver.js", "grok-explorer.js"), attributes="", loading="async"):
-    tags = "".join(f'<script {loading} src="/explorer/{name}"></script>' for name in scripts)
-    return f"""<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8"><title>Explorer</title>
-        <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" href="/explorer/grok-explorer.css">{tags}
-        </head><body style="margin: 8px; font-family: sans-serif">
-        <grok-explorer {attributes}><p class="fallback">A panel stands here.</p></grok-explorer></body></html>"""
+SCRIPTS = ("panel.js", "solver.js", "grok-explorer.js")
 
 
-@pytest.fixture(scope="module")
-def site():
-    """A server of the static files and of pages made up here: {path: text}, and {path: seconds} by which a file comes late."""
+def page(scripts=SCRIPTS, attributes="", loading="async"):
+    return panels.page("grok-explorer", scripts, attributes, loading)
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        pages, late = {"/empty": "<!doctype html><title>empty</title>", "/panel": page()}, {}
 
-        def log_message(self, *_):
-            pass
-
-        def do_GET(self):
-            time.sleep(self.late.get(self.path, 0))
-            if self.path in self.pages:
-                self.answer(200, self.pages[self.path].encode())
-            elif self.path == "/favicon.ico":
-                self.answer(204, b"")
-            else:
-                super().do_GET()
-
-        def answer(self, status, body):
-            self.send_response(status)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(body)
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(STATIC)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    Handler.address = f"http://127.0.0.1:{server.server_port}"
-    yield Handler
-    server.shutdown()
-    server.server_close()
+@pytest.fixture(scope="module", autouse=True)
+def panel_page(site):
+    site.pages["/panel"] = page()
 
 
 # ---------------------------------------------------------------- the solver
@@ -222,40 +191,6 @@ def test_claims_of_the_page(solver):
 
 # ---------------------------------------------------------------- the element
 
-@pytest.fixture
-def open_panel(browser, site):
-    """open_panel(path): load a page and wait for its panel."""
-
-    def load(path="/panel", width=1280):
-        resize(browser, width)
-        browser.get_log("browser")
-        browser.get(site.address + path)
-        WebDriverWait(browser, 60, poll_frequency=0.1).until(
-            lambda b: b.execute_script("return document.querySelector('grok-explorer[data-ready][data-curve-ready]') !== null"))
-        return browser
-
-    yield load
-    resize(browser, 1280)
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-
-
-def resize(browser, width, height=900):
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
-
-
-def value(browser, name):
-    return float(browser.find_element(By.CSS_SELECTOR, f".ge-{name}").get_attribute("data-value") or "nan")
-
-
-def settle(browser):
-    """Two frames later, every pending redraw is done."""
-    browser.execute_async_script("const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done));")
-
-
-def errors(browser):
-    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-
-
 def test_opens_with_three_wells_and_droplets(open_panel):
     browser = open_panel()
     s = ts.solve(PAPER)
@@ -340,11 +275,11 @@ def test_attributes_set_the_start(open_panel, site, attributes):
     assert "NaN" not in browser.execute_script("return document.querySelector('grok-explorer').innerHTML")
 
 
-@pytest.mark.parametrize("late", ["solver.js", "grok-explorer.js"])
+@pytest.mark.parametrize("late", ["panel.js", "solver.js", "grok-explorer.js"])
 @pytest.mark.parametrize("loading", ["async", ""])
 def test_scripts_may_come_in_any_order(open_panel, site, late, loading):
-    first = "grok-explorer.js" if late == "solver.js" else "solver.js"
-    site.pages["/order"] = page((first, late), loading=loading)
+    first = [name for name in ("grok-explorer.js", "solver.js", "panel.js") if name != late]
+    site.pages["/order"] = page((*first, late), loading=loading)
     site.late[f"/explorer/{late}"] = 0.4
     try:
         browser = open_panel("/order")
@@ -366,36 +301,12 @@ def test_without_scripts_the_content_stays(browser, site):
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
 def test_fits_the_screen_and_the_finger(open_panel, width):
     browser = open_panel(width=width)
-    seen = browser.execute_script("""
-        const root = document.querySelector('grok-explorer'), box = n => n.getBoundingClientRect(), wide = document.documentElement.clientWidth;
-        const svgs = [...root.querySelectorAll('.ge-view > svg')], texts = svgs.flatMap(s => [...s.querySelectorAll('text')]);
-        return {
-          inside: document.documentElement.scrollWidth <= wide,
-          labels: texts.filter(t => box(t).left < box(root).left || box(t).right > box(root).right).map(t => t.textContent),
-          small: texts.map(t => parseFloat(getComputedStyle(t).fontSize)),
-          targets: [...root.querySelectorAll('input[type=range], button, fieldset label, summary')].map(n => box(n).height),
-          views: svgs.map(s => box(s).bottom), controls: box(root.querySelector('.ge-controls')).top,
-          aligned: box(svgs[0]).left === box(svgs[1]).left,
-        }""")
-    assert seen["inside"]
-    assert seen["labels"] == []
-    assert min(seen["small"]) >= 12
-    assert min(seen["targets"]) >= 44
-    assert max(seen["views"]) <= seen["controls"]
-    assert seen["aligned"]  # action and neurons share their horizontal axis
+    assert_fits(layout(browser, "grok-explorer"))
 
 
 def test_is_described_to_those_who_do_not_see_it(open_panel):
     browser = open_panel()
-    seen = browser.execute_script("""
-        const root = document.querySelector('grok-explorer');
-        return {titles: [...root.querySelectorAll('.ge-view > svg')].map(s => document.getElementById(s.getAttribute('aria-labelledby')).textContent),
-                unnamed: [...root.querySelectorAll('input')].filter(n => !n.labels.length || !n.labels[0].textContent.trim()).length,
-                live: root.querySelector('.ge-live').getAttribute('aria-live')}""")
-    assert all(len(title) > 20 for title in seen["titles"])
-    assert len(set(seen["titles"])) == 3
-    assert seen["unnamed"] == 0
-    assert seen["live"] == "polite"
+    assert_described(description(browser, "grok-explorer"))
     browser.find_element(By.CSS_SELECTOR, ".ge-data summary").click()
     WebDriverWait(browser, 10).until(lambda b: b.find_elements(By.CSS_SELECTOR, ".ge-data table"))
     rows = [row.text.split() for row in browser.find_elements(By.CSS_SELECTOR, ".ge-data table:first-of-type tbody tr")]
@@ -467,5 +378,5 @@ def test_responds_quickly(open_panel):
 def test_is_small():
     sizes = {path.name: len(gzip.compress(path.read_bytes(), 9)) for path in FOLDER.glob("*.js")}
     assert all(size <= 15_000 for size in sizes.values())
-    assert sum(sizes.values()) <= 30_000
+    assert sum(sizes[name] for name in SCRIPTS) <= 30_000  # what one page loads
     assert not any(word in path.read_text(encoding="utf-8") for path in FOLDER.iterdir() for word in ("http:", "https:", "fetch(", "import("))
