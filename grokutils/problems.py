@@ -184,6 +184,19 @@ class TeacherStudent(Problem):
         return super().as_dict() | {"teacher": {str(k): c for k, c in self.teacher.items()}, "activation": self.phi.name}
 
 
+def _is_prime(p: int) -> bool:
+    return p > 1 and all(p % k for k in range(2, math.isqrt(p) + 1))
+
+
+def _nearest_odd_prime(x: float) -> int:
+    whole = max(3, round(x))
+    for k in range(whole):  # ends before 2 whole, by Bertrand's postulate
+        found = [p for p in (whole - k, whole + k) if p > 2 and _is_prime(p)]
+        if found:
+            break
+    return min(found, key=lambda p: abs(p - x))
+
+
 @dataclass(frozen=True)
 class ModularAddition(Problem):
     r"""A two-layer quadratic network that learns addition modulo P from the whole table (Rubin et al., eqs. 3-5).
@@ -216,7 +229,7 @@ class ModularAddition(Problem):
         for name in ("width", "noise_variance", "readout_variance", "sextic_decay"):
             object.__setattr__(self, name, positive(name, getattr(self, name)))
         p = positive("modulus", self.modulus, minimum=2, whole=True)
-        if any(p % k == 0 for k in range(2, math.isqrt(p) + 1)):
+        if not _is_prime(p):
             raise ValueError(f"modulus must be an odd prime, got {self.modulus!r}")
         object.__setattr__(self, "modulus", p)
 
@@ -225,7 +238,59 @@ class ModularAddition(Problem):
         """The parameters of Rubin et al., Fig. 3."""
         return cls(modulus=401, width=1000, noise_variance=noise_variance, readout_variance=2e-6, sextic_decay=1e-4)
 
+    def scaled(self, beta: float) -> ModularAddition:
+        r"""Return the problem on the path of the scaling limit (eq. 14), which leaves u unchanged.
+
+        $$N\to\beta^2N,\quad P\to\sqrt\beta\,P,\quad \sigma_a^2\to\sigma_a^2/\beta,\quad \sigma^2\to\sigma^2/\beta$$
+
+        P is taken to the odd prime nearest $\sqrt\beta\,P$, and beta to the square of the ratio, so that the result lies on the path.
+        """
+        aim = math.sqrt(positive("beta", beta)) * self.modulus
+        if aim > 1e9:
+            raise ValueError(f"beta must leave the modulus below 1e9, got {beta!r}")
+        prime = _nearest_odd_prime(aim)
+        beta = (prime / self.modulus) ** 2
+        return self.replace(
+            modulus=prime, width=beta**2 * self.width, noise_variance=self.noise_variance / beta, readout_variance=self.readout_variance / beta
+        )
+
+    def rounded(self) -> ModularAddition:
+        """Return the problem with a whole width (the nearest, at least 1)."""
+        return self.replace(width=max(1, round(self.width)))
+
     @property
     def interaction(self) -> float:
         r"""Effective interaction $u=2\sigma_a^2P^2/(N\sigma^4)$."""
         return 2 * self.readout_variance * self.modulus**2 / (self.width * self.noise_variance**2)
+
+
+@dataclass(frozen=True)
+class ToyAddition(Problem):
+    r"""Addition of p symbols, each known to the network only through a trainable embedding (Liu et al., section 3).
+
+    $$(i,j)\ \mapsto\ \mathrm{Dec}(E_i+E_j)\approx Y_{i+j},\qquad 0\le i\le j\le p-1$$
+
+    The sum is not taken modulo p. The whole table D_0 consists of the unordered pairs (i, j), i = j included.
+
+    Args:
+        symbols: p, how many symbols, at least 3 (with two there is no relation between pairs). The paper's is 10.
+
+    Raises:
+        ValueError: the argument is not what it must be.
+    """
+
+    symbols: int = 10
+    system: ClassVar[str] = "toy_addition"
+
+    def __post_init__(self):
+        object.__setattr__(self, "symbols", positive("symbols", self.symbols, minimum=2, whole=True))
+
+    @property
+    def table_size(self) -> int:
+        r"""$|D_0|=p(p+1)/2$, the number of pairs."""
+        return self.symbols * (self.symbols + 1) // 2
+
+    @property
+    def sums(self) -> int:
+        r"""$2p-1$, the number of different sums, which are the classes."""
+        return 2 * self.symbols - 1

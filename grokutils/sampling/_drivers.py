@@ -10,7 +10,7 @@ import torch
 from grokutils.sampling import hmc, langevin, underdamped
 from grokutils.sampling._device_loop import Loop
 from grokutils.sampling.posterior import seed_of
-from grokutils.sampling.relocation import Relocation
+from grokutils.sampling.systems import system_of
 
 PAPER_RATE = 2e-3  # learning rate of the paper's training, on the loss averaged over the training set
 
@@ -190,13 +190,13 @@ class _HMC(_Sampler):
 class _Relocation(_Underdamped):
     """Underdamped Langevin dynamics with a block of droplet relocations every few gradients; a block costs about as much as ten at beta = 1."""
 
-    period, trials = 6, 6
+    period = 6
 
     def __init__(self, posterior, theta, seeds, step_size, friction, temperature):
         if temperature != 1:
             raise ValueError(f"temperature must be 1 for method 'relocation', got {temperature!r}")
         super().__init__(posterior, theta, seeds, step_size, friction, temperature)
-        self.relocation = Relocation(posterior, max(16, posterior.problem.width // 8))
+        self.relocation, self.trials = system_of(posterior.problem).moves(posterior)
         self._streams = [posterior.generator(seed_of(s, 1)) for s in seeds]
         self._steps = 0
 

@@ -15,6 +15,12 @@ _TEST_POINTS = 4000  # only for activations without a closed-form kernel
 class Measure:
     """All observables of one draw as arrays (networks, ...)."""
 
+    dims = {"learned": ("degree",), "train_learned": ("degree",), "overlap": ("neuron",), "norm2": ("neuron",), "histogram": ("bin",)}
+
+    @staticmethod
+    def coordinates(problem) -> dict:
+        return {"degree": list(problem.teacher), "bin": observables.BIN_CENTRES}
+
     def __init__(self, problem, posterior, seed, keep_neurons):
         self.problem, self.posterior, self.keep = problem, posterior, keep_neurons
         self.degrees = list(problem.teacher)
@@ -48,15 +54,14 @@ class Measure:
         return np.mean((self.posterior.outputs(theta, x).double().cpu().numpy() - y) ** 2, axis=-1)
 
 
-def assemble(records, degrees, datasets, chains) -> xr.Dataset:
-    """Stack the records of all draws into labelled arrays; the histogram is summed over draws."""
-    last = {"learned": ("degree",), "train_learned": ("degree",), "overlap": ("neuron",), "norm2": ("neuron",)}
+def assemble(records, dims, coordinates, datasets, chains) -> xr.Dataset:
+    """Stack the records of all draws into labelled arrays; histograms are summed over draws."""
     data = {}
     for name in records[0]:
         stacked = np.stack([r[name] for r in records], axis=1)  # networks, draw, ...
         stacked = stacked.reshape(datasets, chains, *stacked.shape[1:])
-        if name == "histogram":
-            data[name] = (("dataset", "chain", "bin"), stacked.sum(axis=2))
+        if name.startswith("histogram"):
+            data[name] = (("dataset", "chain", *dims[name]), stacked.sum(axis=2))
         else:
-            data[name] = (("dataset", "chain", "draw", *last.get(name, ())), stacked)
-    return xr.Dataset(data, coords={"degree": degrees, "bin": observables.BIN_CENTRES})
+            data[name] = (("dataset", "chain", "draw", *dims.get(name, ())), stacked)
+    return xr.Dataset(data, coords=coordinates)

@@ -17,36 +17,39 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 import grokutils.summary  # noqa: F401  registers the .grok accessor
-from grokutils.problems import TeacherStudent, positive
+from grokutils.problems import Problem, positive
 from grokutils.sampling._drivers import DRIVERS
-from grokutils.sampling._measure import Measure, assemble
-from grokutils.sampling.posterior import TeacherStudentPosterior, draw_data, require_whole, seed_of
+from grokutils.sampling._measure import assemble
+from grokutils.sampling.posterior import seed_of
+from grokutils.sampling.systems import SYSTEMS, posterior_of, system_of
 
 METHODS = tuple(DRIVERS)
-STARTS = ("prior", "teacher")
+STARTS = tuple(dict.fromkeys(start for system in SYSTEMS.values() for start in system.starts))
 ALGORITHM_VERSION = {"underdamped": 1, "langevin": 1, "hmc": 3, "relocation": 1}  # raise one when its numbers for a given seed change
 _UNIT = 150_000  # elements n N of the networks of one unit of work on a CPU: one network, or several small ones
 _log = logging.getLogger(__name__)
 
 
 def sample(
-    problem: TeacherStudent, datasets: int = 4, chains: int = 2, draws: int = 200, *, warmup: int = 200, thin: int = 5,
+    problem: Problem, datasets: int = 4, chains: int = 2, draws: int = 200, *, warmup: int = 200, thin: int = 5,
     method: str = "underdamped", start: str = "prior", seed: int = 0, device: str = "cpu", dtype: str = "float32",
     step_size: float | None = None, friction: float = 0.5, temperature: float = 1.0, keep_neurons: bool = False, progress: bool = True,
     jobs: int | None = None,
 ) -> xr.Dataset:
-    r"""Sample networks from the posterior $p(W,a|D)\propto e^{-E}$ of ``TeacherStudentPosterior``, each chain its own network.
+    r"""Sample networks from the posterior $p(W,a|D)\propto e^{-E}$ of the problem, each chain its own network.
 
     Args:
-        problem: whole sizes (``problem.rounded()``).
-        datasets: independent training sets.
+        problem: a ``TeacherStudent`` with whole sizes (``problem.rounded()``; its energy: ``TeacherStudentPosterior``) or a
+            ``ModularAddition`` with a whole width (``ModularAdditionPosterior``).
+        datasets: independent training sets. Modular addition has but one, the whole table: there they are independent repetitions.
         chains: networks per training set, independent given it.
         draws: measurements a chain.
         warmup: gradients before the first measurement; the step size is tuned only then.
         thin: gradients between measurements.
         method: "underdamped" (BAOAB, whitened), "relocation" (the same, with moves that make and remove droplets: for low noise, where
-            their number is the slowest mode), "langevin" (the paper's, in the network's own coordinates), "hmc" (exact).
-        start: "prior", or "teacher": a tenth of the neurons at overlap +-1 and readouts drawn given the weights.
+            their number is the slowest mode), "langevin" (the paper's, in the network's own coordinates; teacher-student only), "hmc" (exact).
+        start: "prior", or "teacher": a tenth of the neurons at overlap +-1 and readouts drawn given the weights. For modular addition
+            "prior", or "droplets": half of the neuron-modes in the well.
         seed: data set j and chain c depend on (seed, j, c) alone, not on what else is sampled (but for hmc, whose number of steps a
             trajectory is common to the chains of a data set).
         device: "cpu", "cuda" or "auto" (logs what it took).
@@ -55,7 +58,7 @@ def sample(
             hmc to 80 % acceptance; langevin: learning rate on the loss averaged over the training set (the paper's 2e-3).
         friction: of underdamped Langevin.
         temperature: 1 samples the posterior; anything else is a deliberate mistake, for mutation controls.
-        keep_neurons: also return overlap q and norm2 of every neuron at every draw.
+        keep_neurons: also return overlap q and norm2 of every neuron at every draw (modular addition: power and phase of every mode).
         progress: show a progress bar.
         jobs: threads on the CPU; the numbers do not depend on it. None: all cores this process may use, but 1 in a worker process
             or thread, such as those of ``sweep``'s executors.
@@ -63,26 +66,30 @@ def sample(
     Returns:
         Dataset with dims (dataset, chain, draw[, degree | bin | neuron]): learned, train_learned (Hermite coefficients of the output),
         second_moment <q^2>, tail_fraction P(|q|>1/2), train_loss and test_loss (mean squared errors; noise not included), energy,
-        histogram of q. attrs hold the provenance. ``ds.grok.summary()`` gives errors, ESS and R-hat.
+        histogram of q. Modular addition: residual (1 = nothing learned), kernel_product <Phi Psi> over neuron-modes, droplet_fraction
+        (beyond the barrier at the measured residual), tail_fraction (beyond half a droplet's power at the transition), train_loss,
+        energy, joint histogram of (Phi, Psi), histogram_droplets (neurons by their number of modes in the tail).
+        attrs hold the provenance. ``ds.grok.summary()`` gives errors, ESS and R-hat.
 
     Raises:
         ValueError: an argument is not what it must be; the message names it.
         RuntimeError: the chain diverged (step size too large for an unadjusted method).
     """
     counts = dict(datasets=datasets, chains=chains, draws=draws, thin=thin)
-    _check_settings(counts, warmup, friction, temperature, step_size, method, start, dtype, seed)
-    require_whole(problem)
+    system = system_of(problem)
+    _check_settings(counts, warmup, friction, temperature, step_size, method, start, dtype, seed, system.methods, tuple(system.starts))
+    system.require_whole(problem)
     device, jobs = _device(device), _jobs(jobs)
     units = _units(problem, datasets, chains, DRIVERS[method].per_dataset, device)
 
     def run(unit: _Unit, bar: _Bar) -> tuple:
-        posterior = TeacherStudentPosterior(problem, *draw_data(problem, unit.datasets, seed), len(unit.chains), device, dtype)
+        posterior = posterior_of(problem, unit.datasets, seed, len(unit.chains), device, dtype)
         seeds = [[seed_of(seed, 1 + what, j, c) for j in unit.datasets for c in unit.chains] for what in range(2)]
         with torch.no_grad():
-            theta = posterior.prior_draw(seeds[0]) if start == "prior" else posterior.teacher_draw(seeds[0])
+            theta = getattr(posterior, system.starts[start])(seeds[0])
             sampler = DRIVERS[method](posterior, theta, seeds[1], step_size, friction, temperature)
             sampler.warm_up(warmup, bar)
-            measure, records = Measure(problem, posterior, seed, keep_neurons), []
+            measure, records = system.measure(problem, posterior, seed, keep_neurons), []
             for _ in range(draws):
                 sampler.advance(thin, bar)
                 records.append(measure(sampler.theta, sampler.energy))
@@ -103,7 +110,7 @@ def sample(
         step_size=float(np.mean(np.concatenate(step_sizes))), acceptance=float(np.mean(np.concatenate(accepted))),
         algorithm_version=ALGORITHM_VERSION[method], **{f"version_{m}": version(m) for m in ("grokutils", "torch", "numpy")},
     )
-    return assemble(records, list(problem.teacher), datasets, chains).assign_attrs(provenance)
+    return assemble(records, system.measure.dims, system.measure.coordinates(problem), datasets, chains).assign_attrs(provenance)
 
 
 class _Unit(NamedTuple):
@@ -115,7 +122,7 @@ class _Unit(NamedTuple):
 
 def _units(problem, datasets, chains, per_dataset, device) -> list[_Unit]:
     """The ensemble in pieces, data set by data set, which depend on the problem, the chains and the method, never on the number of threads."""
-    size = chains if per_dataset else datasets * chains if device.type == "cuda" else max(1, _UNIT // (problem.samples * problem.width))
+    size = chains if per_dataset else datasets * chains if device.type == "cuda" else max(1, _UNIT // system_of(problem).elements(problem))
     if size >= chains:
         return [_Unit(js, range(chains)) for js in _pieces(datasets, size // chains)]
     return [_Unit(range(j, j + 1), cs) for j in range(datasets) for cs in _pieces(chains, size)]
@@ -165,14 +172,14 @@ def _run_all(run, units, jobs, common, total) -> list:
     return [future.result() for future in futures]
 
 
-def _check_settings(counts, warmup, friction, temperature, step_size, method, start, dtype, seed):
+def _check_settings(counts, warmup, friction, temperature, step_size, method, start, dtype, seed, methods=METHODS, starts=STARTS):
     for name, value in counts.items():
         positive(name, value, whole=True)
     positive("warmup", warmup, minimum=-1, whole=True)
     positive("friction", friction), positive("temperature", temperature)
     if step_size is not None:
         positive("step_size", step_size)
-    for name, value, allowed in (("method", method, METHODS), ("start", start, STARTS), ("dtype", dtype, ("float32", "float64"))):
+    for name, value, allowed in (("method", method, methods), ("start", start, starts), ("dtype", dtype, ("float32", "float64"))):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:

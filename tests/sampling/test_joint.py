@@ -12,7 +12,7 @@ from scipy.stats import binomtest, chi2
 from ztest import ALPHA
 
 from grokutils.problems import TeacherStudent
-from grokutils.sampling import run, sample
+from grokutils.sampling import run, sample, systems
 
 pytestmark = pytest.mark.statistical
 TINY = TeacherStudent(samples=8, dimension=2, width=3, noise_variance=0.3, readout_variance=2.0, weight_variance=1.0, teacher={1: 1.0, 3: -0.3})
@@ -73,7 +73,7 @@ def test_a_wrong_temperature_of_sample_is_caught(monkeypatch):
 def calibration_of_sample(monkeypatch, replicas=1000, **settings):
     """ln evidence against ``sample``, warm-up and tuning included, by Talts et al. in their own form: L thinned draws of a chain from the prior."""
     inputs, truth, posterior = joint.joint_draw(TINY, replicas, torch.Generator().manual_seed(5))
-    monkeypatch.setattr(run, "draw_data", lambda problem, sets, seed: (inputs.numpy()[list(sets)], posterior.targets.numpy()[list(sets)]))
+    monkeypatch.setattr(systems, "draw_data", lambda problem, sets, seed: (inputs.numpy()[list(sets)], posterior.targets.numpy()[list(sets)]))
     monkeypatch.setattr(run.DRIVERS["hmc"], "per_dataset", False)  # all data sets in one batch: the same kernel, in seconds
     ds = sample(TINY, datasets=replicas, chains=1, draws=RANKS, thin=30, warmup=120, progress=False, **settings).isel(chain=0)
     drawn = {"mean q^2": ds.second_moment, "likelihood": ds.train_loss * TINY.samples}

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from grokutils.sampling import METHODS, run, sample
+from grokutils.sampling._measure import Measure
 
 QUICK = dict(draws=4, warmup=6, thin=2, progress=False)
 
@@ -24,14 +25,14 @@ def many_units(monkeypatch):
 
 def meddle(monkeypatch, action):
     """Call ``action(measure)`` before every measurement; the list returned counts them."""
-    calls, original = [], run.Measure.__call__
+    calls, original = [], Measure.__call__
 
     def call(self, *state):
         calls.append(threading.current_thread().name)
         action(self)
         return original(self, *state)
 
-    monkeypatch.setattr(run.Measure, "__call__", call)
+    monkeypatch.setattr(Measure, "__call__", call)
     return calls
 
 

@@ -1,0 +1,161 @@
+"""Ensembles trained by gradient descent: gradients, optimisers, independence of the members."""
+
+import numpy as np
+import pytest
+import torch
+
+from grokutils import modular
+from grokutils.descent import AdamW, GradientDescent, QuadraticTask, descend, train
+from grokutils.descent.quadratic import initial_parameters
+from grokutils.modular import AdditionTask
+
+TASK = AdditionTask(7, 5, 0.6)
+
+
+def masks(members=2):
+    return np.stack([TASK.mask(s) for s in range(members)])
+
+
+def loss(parameters, mask):
+    """The printed loss of one member, with one-hot inputs and autograd."""
+    w, v, a = parameters
+    n, m = np.nonzero(mask)
+    x = torch.zeros(len(n), 14, dtype=w.dtype)
+    x[np.arange(len(n)), n] = x[np.arange(len(n)), 7 + m] = 1
+    y = torch.nn.functional.one_hot(torch.as_tensor((n + m) % 7), 7).to(w.dtype) - 1 / 7
+    return 0.5 * ((x @ torch.cat([w, v])).square() @ a.T - y).square().sum(1).mean()
+
+
+def test_gradients_are_those_of_autograd():
+    parameters = initial_parameters(TASK, [0, 1], 0.7, torch.float64)
+    found = QuadraticTask(masks(), torch.float64).gradients(parameters)
+    for b in range(2):
+        leaves = [p[b].clone().requires_grad_() for p in parameters]
+        expected = torch.autograd.grad(loss(leaves, masks()[b]), leaves)
+        for f, e in zip(found, expected):
+            torch.testing.assert_close(f[b], e)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (GradientDescent(0.5), lambda p: torch.optim.SGD(p, lr=0.5)),
+        (GradientDescent(0.2, momentum=0.9), lambda p: torch.optim.SGD(p, lr=0.2, momentum=0.9)),
+        (GradientDescent(0.2, momentum=0.9, weight_decay=0.01), lambda p: torch.optim.SGD(p, lr=0.2, momentum=0.9, weight_decay=0.01)),
+        (AdamW(0.01), lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.0)),
+        (AdamW(0.01, 0.3, (0.8, 0.98), 1e-6), lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.3, betas=(0.8, 0.98), eps=1e-6)),
+    ],
+    ids=["descent", "momentum", "decay", "adamw", "adamw with decay"],
+)
+def test_optimisers_are_those_of_torch(ours, theirs):
+    steps = 60
+    parameters = initial_parameters(TASK, [0, 1], 0.4, torch.float64)
+    leaves = [[p[b].clone().requires_grad_() for p in parameters] for b in range(2)]
+    descend(QuadraticTask(masks(), torch.float64), parameters, ours, steps, [0], progress=False)
+    for b in range(2):
+        optimiser = theirs(leaves[b])
+        for _ in range(steps):
+            optimiser.zero_grad()
+            loss(leaves[b], masks()[b]).backward()
+            optimiser.step()
+        for p, leaf in zip(parameters, leaves[b]):
+            torch.testing.assert_close(p[b], leaf.detach(), rtol=1e-9, atol=1e-11)
+
+
+def test_a_wrong_weight_decay_is_seen():
+    # control of the test above: decay coupled to the gradient is not AdamW's
+    a, b = (initial_parameters(TASK, [0], 0.4, torch.float64) for _ in range(2))
+    task = QuadraticTask(masks(1), torch.float64)
+    descend(task, a, AdamW(0.01, 0.3), 60, [0], progress=False)
+    descend(task, b, AdamW(0.01, 0.0), 60, [0], progress=False)
+    assert (a[0] - b[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", [GradientDescent, AdamW])
+def test_members_have_their_own_hyperparameters(kind):
+    rates, decays = np.array([0.02, 0.1, 0.05]), np.array([0.0, 0.01, 0.2])
+    options = dict(steps=30, initial_scale=0.4, dtype="float64", progress=False)
+    together = train(TASK, 3, optimiser=kind(learning_rate=rates, weight_decay=decays), **options)
+    for b in range(3):
+        alone = train(TASK, [b], optimiser=kind(learning_rate=rates[b], weight_decay=decays[b]), **options)
+        np.testing.assert_array_equal(together.weights[b], alone.weights[0])
+        np.testing.assert_array_equal(together.test_loss[b], alone.test_loss[0])
+        np.testing.assert_array_equal(together.mask[b], TASK.mask(b))
+
+
+def test_measurements_are_those_of_the_outputs():
+    ds = train(TASK, 2, 20, GradientDescent(0.1), initial_scale=0.4, record=[7, 20], dtype="float64", progress=False)
+    assert list(ds.step) == [7, 20]
+    f, y = modular.outputs(ds.weights.values, ds.readout.values), modular.targets(7)
+    loss = ((f - y) ** 2).sum(-1)
+    right = f.argmax(-1) == modular.table(7)[1]
+    for b in range(2):
+        inside = ds.mask.values[b].ravel()
+        for name, part in (("train", inside), ("test", ~inside)):
+            assert float(ds[f"{name}_loss"][b, -1]) == pytest.approx(loss[b][part].mean(), rel=1e-12)
+            assert float(ds[f"{name}_accuracy"][b, -1]) == pytest.approx(right[b][part].mean(), rel=1e-12)
+    np.testing.assert_allclose(ds.attrs["training_fraction"], 0.6)
+
+
+def test_the_zero_network_has_loss_one_minus_one_over_p():
+    task = QuadraticTask(masks(), torch.float64)
+    found = task.measure(tuple(torch.zeros(2, 7, 5, dtype=torch.float64) for _ in range(3)))
+    np.testing.assert_allclose(found["train_loss"], 1 - 1 / 7)
+
+
+def test_a_member_that_diverges_disturbs_no_other():
+    options = dict(steps=40, initial_scale=0.4, progress=False)
+    both = train(TASK, 2, optimiser=GradientDescent([0.1, 1e4]), **options)
+    alone = train(TASK, [0], optimiser=GradientDescent(0.1), **options)
+    np.testing.assert_array_equal(both.train_loss[0], alone.train_loss[0])
+    assert not np.isfinite(both.train_loss[1, -1])
+
+
+def test_the_balance_of_the_layers_decays():
+    """|w|^2 + |v|^2 - 2|a|^2 of each neuron is conserved by gradient flow, and decays as exp(-2 lambda t) with weight decay."""
+    steps, rate = 1500, 0.01
+    for decay in (0.0, 0.05):
+        before = initial_parameters(TASK, [0], 0.4, torch.float64)
+        ds = train(TASK, 1, steps, GradientDescent(rate, weight_decay=decay), initial_scale=0.4, dtype="float64", progress=False)
+        start = (before[0] ** 2 + before[1] ** 2 - 2 * before[2] ** 2).sum(1)[0].numpy()
+        end = (ds.weights**2).sum("input")[0].values - 2 * (ds.readout**2).sum("output")[0].values
+        np.testing.assert_allclose(end, start * np.exp(-2 * decay * rate * steps), atol=0.03 * np.abs(start).max())
+
+
+@pytest.mark.slow
+def test_a_network_groks():
+    """Memorises at once, generalises later, and ends as cosines whose phases add up."""
+    ds = train(AdditionTask(23, 96, 0.6), 2, 1500, GradientDescent(4.0, 0.9, 1e-4), progress=False)
+    learnt = modular.first_crossing(ds.train_accuracy, ds.step, 0.95)
+    understood = modular.first_crossing(ds.test_accuracy, ds.step, 0.95)
+    assert (understood >= 2 * learnt).all() and np.isfinite(understood).all()
+    found = modular.neurons(ds.weights, ds.readout)
+    alive = (found.strength > 0.1 * found.strength.max("neuron")).values
+    assert modular.direction(found.phase_sum.values[alive]).length > 0.9
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: train("addition"), "problem must be an AdditionTask"),
+        (lambda: train(TASK, 0), "seeds must be"),
+        (lambda: train(TASK, [-1]), "seeds must be"),
+        (lambda: train(TASK, 1, -1), "steps must be"),
+        (lambda: train(TASK, 1, 10, every=0), "every must be"),
+        (lambda: train(TASK, 1, 10, record=[5, 11]), "record must be"),
+        (lambda: train(TASK, 1, 10, dtype="float16"), "dtype must be"),
+        (lambda: train(TASK, 1, 10, initial_scale=0), "initial_scale must be"),
+        (lambda: train(TASK, 2, 10, masks=np.ones((1, 7, 7), bool)), "masks must have the shape"),
+        (lambda: train(TASK, 1, 10, masks=np.zeros((1, 7, 7), bool)), "at least one training pair"),
+        (lambda: train(TASK, 1, 10, masks=np.ones((1, 7, 7))), "masks must be boolean"),
+        (lambda: train(TASK, 2, 1, GradientDescent([1, 2, 3])), "learning_rate must be one number or one for each of 2"),
+        (lambda: train(TASK, 2, 1, GradientDescent(1.0, momentum=1.0)), "momentum must be"),
+        (lambda: train(TASK, 2, 1, GradientDescent(1.0, weight_decay=-1.0)), "weight_decay must be"),
+        (lambda: train(TASK, 2, 1, AdamW(np.nan)), "learning_rate must be"),
+        (lambda: train(TASK, 2, 1, AdamW(0.1, betas=(0.9, 1.0))), "betas must be"),
+        (lambda: train(TASK, 2, 1, AdamW(0.1, epsilon=0.0)), "epsilon must be"),
+    ],
+)
+def test_bad_values_are_named(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
