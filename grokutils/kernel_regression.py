@@ -49,7 +49,8 @@ def projection(problem: TeacherStudent, degree: int, inputs, axes=None) -> np.nd
     r"""$E_x[H_k(x_j)K(x,x')]/k!$ over the population of inputs x, at given x' (n, d) and for the directions j (n, axes); erf only.
 
     By $E_x[H_k(x_j)\phi(w\cdot x)]=w_j^kE[\phi^{(k)}]$ and, for erf, $E[\phi^{(k)}]\propto(1+2|w|^2)^{-k/2}$, which is
-    $\frac1{\Gamma(k/2)}\int_0^\infty t^{k/2-1}e^{-t(1+2|w|^2)}dt$: under the integral w is Gaussian again, of variance $\tau_t=\tau/(1+4\tau t)$, and its average is elementary.
+    $\frac1{\Gamma(k/2)}\int_0^\infty t^{k/2-1}e^{-t(1+2|w|^2)}dt$: under the integral w is Gaussian again, of variance
+    $\tau_t=\tau/(1+4\tau t)$, and its average is elementary.
 
     Args:
         problem: with activation erf.

@@ -17,7 +17,8 @@ from grokutils.hermite import Activation, activation
 _LARGEST_DEGREE = 60  # k! c_k^2 must stay far from overflow
 
 
-def _is_finite(value) -> bool:
+def is_finite(value) -> bool:
+    """Whether a value is a real number, not a bool, and far from overflow."""
     if not isinstance(value, Real) or isinstance(value, bool):
         return False
     try:
@@ -28,7 +29,7 @@ def _is_finite(value) -> bool:
 
 def positive(name: str, value, minimum: float = 0.0, whole: bool = False) -> float:
     """Return ``value`` if it is a finite real above ``minimum`` (an int where it is whole), else raise ValueError naming it."""
-    if not _is_finite(value) or value <= minimum:
+    if not is_finite(value) or value <= minimum:
         raise ValueError(f"{name} must be a finite number greater than {minimum:g}, got {value!r}")
     if whole and float(value) != int(value):
         raise ValueError(f"{name} must be a whole number, got {value!r}")
@@ -67,7 +68,7 @@ def teacher_coefficients(teacher) -> Coefficients:
     for k, c in teacher.items():
         if isinstance(k, bool) or not isinstance(k, Integral) or not 0 <= k <= _LARGEST_DEGREE:
             raise ValueError(f"teacher has degree {k!r}; degrees must be whole numbers from 0 to {_LARGEST_DEGREE}")
-        if not _is_finite(c):
+        if not is_finite(c):
             raise ValueError(f"teacher has coefficient {c!r} at degree {k}; coefficients must be finite numbers")
     if not any(teacher.values()):
         raise ValueError(f"teacher must have a non-zero coefficient, got {dict(teacher)!r}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 from scipy.optimize import root
 
 from grokutils.hermite import derivative_expectation
-from grokutils.problems import TeacherStudent
+from grokutils.problems import TeacherStudent, is_finite
 from grokutils.theory._limit import CriticalPoint, MixedPhase, critical_point, mixed_phase, scaled_action
 from grokutils.theory._neuron_law import NeuronLaw
 from grokutils.theory._solution import Solution, landscape
@@ -41,12 +41,8 @@ def _check(problem, norm, method="quadrature", degrees=None):
     return tuple(sorted({int(k) for k in degrees}))
 
 
-def _is_number(x) -> bool:
-    return isinstance(x, Real) and not isinstance(x, bool) and abs(x) < 1e150
-
-
 def _vector(residual, degrees, name="residual") -> np.ndarray:
-    if not isinstance(residual, Mapping) or set(residual) != set(degrees) or not all(_is_number(x) for x in residual.values()):
+    if not isinstance(residual, Mapping) or set(residual) != set(degrees) or not all(is_finite(x) for x in residual.values()):
         raise ValueError(f"{name} must give a finite number for each degree of {degrees}, got {residual!r}")
     return np.array([residual[k] * math.sqrt(math.factorial(k)) for k in degrees], dtype=float)
 

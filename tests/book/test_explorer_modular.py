@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 
 FOLDER = Path(__file__).resolve().parents[2] / "book" / "_static" / "explorer"
 SCRIPTS = ("panel.js", "modular-solver.js", "grok-modular.js")
-OPENING = ModularAddition(modulus=37, width=400, noise_variance=1.0, readout_variance=2e-5, sextic_decay=31.6)
+OPENING = ModularAddition(modulus=37, width=4000, noise_variance=1.0, readout_variance=2e-6, sextic_decay=31.6)
 PROBLEMS = {f"Fig. 3, noise {v}": ModularAddition.paper(v) for v in (0.1, 0.2, 0.3)} | {
     f"opening, ratio {r}": OPENING.replace(noise_variance=r * modular_addition.onset(OPENING)) for r in (0.3, 0.6, 0.9, 1.2)
 } | {
@@ -83,7 +83,7 @@ def test_claims_of_the_page(solver):
             p.noise = ratio * S.limits(p).onset;
             return {p, ...S.solve(p, kernel)};
         };
-        const small = {modulus: 37, width: 400, readout: 2e-5, decay: 31.6}, published = {...S.PAPER};"""
+        const small = {modulus: 37, width: 4000, readout: 2e-6, decay: 31.6}, published = {...S.PAPER};"""
     mixed = [solver(look + "return at(small, a)", ratio) for ratio in (0.6, 0.3)]
     assert mixed[1]["U"] / mixed[0]["U"] == pytest.approx(1, abs=0.05)       # constant pressure: u itself has grown fourfold
     assert [s["residual"] for s in mixed] == pytest.approx([0.6, 0.3], abs=0.04)
@@ -94,6 +94,8 @@ def test_claims_of_the_page(solver):
     assert printed["fraction"] > 0.99
     assert printed["residual"] > 0.98
     assert printed["U"] > 2.5 * mixed[0]["U"]
+    left_out = solver(look + "return [4000, 400].map(n => { const s = at({...small, width: n}, 0.6); return 3 * s.p.modulus * s.u * s.p.noise; })")
+    assert left_out[0] < 1 < left_out[1]
 
 
 def test_opens_in_the_mixed_phase_moves_and_returns(open_panel):

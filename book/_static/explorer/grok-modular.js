@@ -25,7 +25,7 @@
   function build({ GrokPanel, fmt, count, scale, PHASES, define }) {
     class GrokModular extends GrokPanel {
       static solver = "GrokModular";
-      static initial = () => ({ modulus: 37, width: 400, ratio: 0.6, readout: 2e-5, decay: 31.6 });
+      static initial = () => ({ modulus: 37, width: 4000, ratio: 0.6, readout: 2e-6, decay: 31.6 });
       static attributes = { modulus: "modulus", width: "width", ratio: "ratio", readout: "readout-variance", decay: "sextic-decay" };
       static controls = [
         RATIO,
@@ -37,12 +37,12 @@
       static choice = { name: "kernel", legend: "Eigenvalue λ", options: [["corrected", "with its factor 4<i>P</i>²"], ["paper", "as printed"]] };
       static views = [
         ["action", "Action of one frequency, <i>S</i> along |<i>w</i>| = |<i>v</i>|"],
-        ["plane", "That frequency in every neuron: complex amplitude <i>w</i>"],
+        ["plane", "One frequency across the neurons: complex amplitude <i>w</i>"],
         ["learn", "Residual <i>a</i>: the part of the table not learned"],
       ];
       static numbers = [
         ["droplets", "Droplets per frequency"], ["residual", "Residual <i>a</i>"], ["well", "Ring at |<i>w</i>|"],
-        ["U", "<i>U</i> = <i>u a</i>²"], ["barrier", "Barrier, nats"], ["Uc", "<i>U</i> at transition"],
+        ["U", "<i>U</i> = <i>u a</i>²"], ["neglected", "Left out, nats"], ["Uc", "<i>U</i> at transition"],
       ];
 
       attach() {
@@ -63,11 +63,12 @@
 
       words() {
         const { problem, solution: s, limits } = this.state, droplets = problem.width * s.fraction;
-        const phase = window.GrokModular.phase(problem.width, s.fraction), nats = s.barrier && 2 * problem.modulus * s.barrier.action;
+        const phase = window.GrokModular.phase(problem.width, s.fraction);
         this.put("droplets", droplets > 1e-3 ? count(droplets) : scientific(droplets || 0), droplets);
         this.put("residual", fmt(s.residual, 4), s.residual);
         this.put("well", s.well ? fmt(Math.sqrt(s.well.power), 3) : "none", s.well && Math.sqrt(s.well.power));
-        this.put("barrier", s.barrier ? fmt(nats, nats < 100 ? 1 : 0) : "none", nats);
+        const neglected = 3 * problem.modulus * s.u * problem.noise; // (P/2) ln L of a neuron that has learned nothing, to first order
+        this.put("neglected", fmt(neglected, neglected < 10 ? 1 : 0), neglected);
         this.put("U", scientific(s.U), s.U);
         this.put("Uc", scientific(limits.Uc), limits.Uc);
         this.badge(phase, PHASES[phase]);
