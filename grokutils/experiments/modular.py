@@ -46,6 +46,7 @@ def modular_addition() -> list[ModularRun]:
     runs = [_run("mixed", 8.0, mixed(8.0, width), start) for width in (100, 400) for start in both]
     runs += [_run("mixed", 8.0, mixed(8.0, 1000))]
     runs += [_run("full", u, full(u), start, "relocation") for u in (4.0, 6.0, 3.0, 5.0, 3.5, 8.0) for start in both]
+    runs += [_run("full", u, full(u, 400), method="relocation") for u in (4.0, 5.0)]
     # from the droplets start this step diverges at u = 16, before the surplus droplets have gone
     runs += [_run("mixed", u, mixed(u), start) for u in (2.0, 4.0, 5.0, 6.0) for start in both] + [_run("mixed", u, mixed(u)) for u in (12.0, 16.0)]
     runs += [_run("check", 8.0, mixed(8.0), method="hmc", thin=45, warmup=900)]
