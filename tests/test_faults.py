@@ -39,6 +39,17 @@ def run(executor=None, **kwargs):
 """
 
 
+# a worker rests after each file, so that on a busy machine the sweep has not ended before it is disturbed
+SLOWLY = """
+save = Store.save
+def save_and_rest(self, *arguments):
+    path = save(self, *arguments)
+    time.sleep(0.5)
+    return path
+Store.save = save_and_rest
+"""
+
+
 def start(root, then="run()", before=()):
     return subprocess.Popen(
         [*before, sys.executable, "-c", PROCESS + then, str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -77,7 +88,7 @@ def assert_resumes(root, undisturbed, missing):
 
 
 def test_killed_in_mid_sweep(root, undisturbed):
-    process = start(root)
+    process = start(root, SLOWLY + "run()")
     wait_for_files(root, 3, process)
     process.kill()
     process.communicate()
@@ -121,7 +132,19 @@ def test_killed_in_mid_write(root, undisturbed, then):
     assert sorted(root.iterdir()) == stored(root)
 
 
-def test_a_killed_worker_breaks_the_pool_but_loses_nothing_that_was_stored(root, undisturbed):
+def test_a_killed_worker_breaks_the_pool_but_loses_nothing_that_was_stored(root, undisturbed, monkeypatch):
+    save = Store.save
+    with monkeypatch.context() as slowly:  # the workers are forked from here; see SLOWLY
+        slowly.setattr(Store, "save", lambda self, *arguments: (save(self, *arguments), time.sleep(0.5))[0])
+        caught = sweep_with_a_killed_worker(root)
+    left = len(RUNS) - len(stored(root))
+    (error,) = caught.value.exceptions
+    assert isinstance(error, BrokenProcessPool) and "runs had not ended when the executor broke" in error.__notes__[0]
+    assert f" of {len(RUNS)} runs failed" in str(caught.value) and 0 < left < len(RUNS)
+    assert_resumes(root, undisturbed, left)
+
+
+def sweep_with_a_killed_worker(root):
     def kill_one():
         while not stored(root):
             time.sleep(0.005)
@@ -132,15 +155,11 @@ def test_a_killed_worker_breaks_the_pool_but_loses_nothing_that_was_stored(root,
     with ProcessPoolExecutor(2) as pool, pytest.raises(ExceptionGroup, match="second call resumes") as caught:
         sweep(RUNS, Store(root), pool, progress=False, **QUICK)
     killer.join()
-    left = len(RUNS) - len(stored(root))
-    (error,) = caught.value.exceptions
-    assert isinstance(error, BrokenProcessPool) and "runs had not ended when the executor broke" in error.__notes__[0]
-    assert f" of {len(RUNS)} runs failed" in str(caught.value) and 0 < left < len(RUNS)
-    assert_resumes(root, undisturbed, left)
+    return caught
 
 
 def test_an_interrupt_ends_the_sweep_soon_and_keeps_what_is_stored(root, undisturbed):
-    process = start(root, "with ProcessPoolExecutor(1) as pool:\n    run(pool)")
+    process = start(root, SLOWLY + "with ProcessPoolExecutor(1) as pool:\n    run(pool)")
     wait_for_files(root, 1, process)
     os.kill(process.pid, signal.SIGINT)  # the parent alone, as a notebook's stop button does: its worker ends the task at hand
     _, message = process.communicate()

@@ -22,8 +22,10 @@ EXPERIMENTS = {
     "modular_addition": modular_addition, "modular_freezing": modular_freezing,
 }
 
+ON_DEMAND = {"appendix_d_paper": appendix_d_paper}  # days of a GPU, weeks of a core: ``run all`` leaves it out
+
 __all__ = [
-    "EXPERIMENTS", "HALF_STEP", "NOISE", "STEPS", "EnsembleRun", "Run", "appendix_d", "appendix_d_paper", "cosine", "cost",
+    "EXPERIMENTS", "HALF_STEP", "NOISE", "ON_DEMAND", "STEPS", "EnsembleRun", "Run", "appendix_d", "appendix_d_paper", "cosine", "cost",
     "droplet_number", "escape", "figure2", "main", "modular_addition", "modular_at", "modular_freezing", "norm_profile", "other_teachers",
     "phase_diagram", "sample_complexity", "slow_mode", "step_bias",
 ]
@@ -31,4 +33,4 @@ __all__ = [
 
 def main(arguments: list[str] | None = None) -> None:
     """``python -m grokutils.experiments run figure2 [--jobs N]``, ``... run all``, ``... list figure2``."""
-    _run.main(EXPERIMENTS, arguments, __doc__)
+    _run.main(EXPERIMENTS, ON_DEMAND, arguments, __doc__)

@@ -107,13 +107,13 @@ def show(runs: list[Run]) -> None:
         print("stored " if run.load() is not None else "missing", run.key, run)
 
 
-def main(experiments: dict[str, Callable[[], list[Run]]], arguments: list[str] | None = None, description: str | None = None) -> None:
-    """``python -m grokutils.experiments run figure2 [--jobs N]``, ``... run all``, ``... list figure2``."""
+def main(experiments: dict, on_demand: dict, arguments: list[str] | None = None, description: str | None = None) -> None:
+    """The command: {name: function that lists its runs}, and the same for those that "all" leaves out."""
     parser = argparse.ArgumentParser(prog="python -m grokutils.experiments", description=description)
     parser.add_argument("action", choices=["run", "list"])
-    parser.add_argument("name", choices=[*experiments, "all"])
+    parser.add_argument("name", choices=[*experiments, *on_demand, "all"])
     parser.add_argument("--jobs", type=int, default=None, help="processes (default: one a core)")
     options = parser.parse_args(arguments)
     for name in experiments if options.name == "all" else [options.name]:
-        runs = experiments[name]()
+        runs = (experiments | on_demand)[name]()
         make(name, runs, jobs=options.jobs) if options.action == "run" else show(runs)
