@@ -94,14 +94,19 @@ def test_claims_of_the_page(solver):
     assert printed["fraction"] > 0.99
     assert printed["residual"] > 0.98
     assert printed["U"] > 2.5 * mixed[0]["U"]
-    left_out = solver(look + "return [4000, 400].map(n => { const s = at({...small, width: n}, 0.6); return 3 * s.p.modulus * s.u * s.p.noise; })")
-    assert left_out[0] < 1 < left_out[1]
+    left_out = "const left = (s) => 8 * Math.sqrt(3 / s.p.decay) * s.p.modulus * s.u * s.p.noise;"
+    wide, narrow, figure = solver(look + left_out + "return [left(at(small, 0.6)), left(at({...small, width: 400}, 0.6)), left(at(published, 0.8))]")
+    assert wide < 1 < narrow
+    assert figure > 1000
 
 
 def test_opens_in_the_mixed_phase_moves_and_returns(open_panel):
     browser = open_panel()
     s = modular_addition.solve(PROBLEMS["opening, ratio 0.6"])
     assert value(browser, "residual") == pytest.approx(s.residual, abs=1e-7)
+    m = PROBLEMS["opening, ratio 0.6"]
+    expected = 8 * np.sqrt(3 / m.sextic_decay) * m.modulus * m.interaction * m.noise_variance
+    assert value(browser, "neglected") == pytest.approx(expected)
     assert browser.find_element(By.CSS_SELECTOR, ".ge-phase").get_attribute("data-phase") == "GMFL-I"
     assert not browser.find_elements(By.CSS_SELECTOR, "grok-modular .fallback")
     slider = browser.find_element(By.CSS_SELECTOR, "input[name=ratio]")

@@ -67,7 +67,7 @@
         this.put("droplets", droplets > 1e-3 ? count(droplets) : scientific(droplets || 0), droplets);
         this.put("residual", fmt(s.residual, 4), s.residual);
         this.put("well", s.well ? fmt(Math.sqrt(s.well.power), 3) : "none", s.well && Math.sqrt(s.well.power));
-        const neglected = 3 * problem.modulus * s.u * problem.noise; // (P/2) ln L of a neuron that has learned nothing, to first order
+        const neglected = 8 * Math.sqrt(3 / problem.decay) * problem.modulus * s.u * problem.noise; // the reward of a droplet times L - 1
         this.put("neglected", fmt(neglected, neglected < 10 ? 1 : 0), neglected);
         this.put("U", scientific(s.U), s.U);
         this.put("Uc", scientific(limits.Uc), limits.Uc);
