@@ -49,16 +49,19 @@ class Run:
 
     @property
     def gradients(self) -> int:
-        """What this run costs, in gradients of one network; a function of one's own has an attribute ``gradients(problem, **settings)``."""
-        if self.function is not None:
-            return self.function.gradients(self.problem, **self.settings)
-        s = _SIZES | self.settings
-        steps = s["warmup"] + s["draws"] * s["thin"]
-        return s["datasets"] * s["chains"] * (24 + round(steps * (RELOCATION_COST if self.method == "relocation" else 1)))
+        """What this run costs, in gradients of one network; a function that does more than sample says it by ``gradients(problem, **settings)``."""
+        return getattr(self.function, "gradients", sampled_gradients)(self.problem, **self.settings)
 
     def __str__(self) -> str:
         name = "sample" if self.function is None else self.function.__name__
         return f"{name}({self.problem}, {', '.join(f'{k}={v!r}' for k, v in self.settings.items())})"
+
+
+def sampled_gradients(problem: Problem, **settings) -> int:
+    """Gradients of one network that ``sample`` takes with these settings, tuning included."""
+    s = _SIZES | settings
+    steps = s["warmup"] + s["draws"] * s["thin"]
+    return s["datasets"] * s["chains"] * (24 + round(steps * (RELOCATION_COST if s.get("method") == "relocation" else 1)))
 
 
 def cost(runs: list[Run]) -> float:

@@ -65,6 +65,17 @@ def figure2() -> list[EnsembleRun]:
     return [*runs, _run(1.0, 0.25, method="hmc"), _run(1.0, 0.25, method=HALF_STEP)]
 
 
+def scaled(ensembles: dict, function, seed_offset: int = 0) -> list[Run]:
+    """Runs of a function at the paper's parameters scaled by beta: {beta: (data sets, chains, draws, thin, warmup, noise variances)}."""
+    runs = []
+    for beta, (datasets, chains, draws, thin, warmup, noises) in ensembles.items():
+        for noise in noises:
+            problem = TeacherStudent.paper(noise, beta).rounded()
+            sizes = dict(datasets=datasets, chains=chains, draws=draws, thin=thin, warmup=warmup)
+            runs.append(Run(problem, sizes | dict(seed=int(problem.hash[:7], 16) + seed_offset), function))
+    return runs
+
+
 def slow_mode() -> list[EnsembleRun]:
     """The slowest observable at the paper's size and the lowest noise, with and without relocation, each for the cost of about 5000 gradients."""
     common = dict(datasets=4, chains=2)

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from grokutils.experiments._run import Run
+from grokutils.experiments.ensembles import scaled
 from grokutils.problems import TeacherStudent
 
 # beta: (data sets, chains, draws, gradients between draws, warm-up gradients, noise variances)
@@ -34,20 +35,9 @@ def droplet_counts(
     return xr.Dataset(dict(count=count, learned=ds.learned.mean("draw")), attrs=ds.attrs)
 
 
-def _gradients(problem, datasets=4, chains=2, draws=200, warmup=200, thin=5, seed=0) -> int:
-    return datasets * chains * (24 + warmup + draws * thin)
-
-
 droplet_counts.version = 1
-droplet_counts.gradients = _gradients
 
 
 def droplet_number() -> list[Run]:
     """Numbers of droplets at sizes and noises that ``figure2`` leaves out."""
-    runs = []
-    for beta, (datasets, chains, draws, thin, warmup, noises) in _ENSEMBLES.items():
-        for noise in noises:
-            problem = TeacherStudent.paper(noise, beta).rounded()
-            sizes = dict(datasets=datasets, chains=chains, draws=draws, thin=thin, warmup=warmup)
-            runs.append(Run(problem, sizes | dict(seed=int(problem.hash[:7], 16)), droplet_counts))
-    return runs
+    return scaled(_ENSEMBLES, droplet_counts)

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from grokutils.experiments._run import Run
+from grokutils.experiments.ensembles import scaled
 from grokutils.problems import TeacherStudent
 
 EDGES = np.linspace(0, 1.5, 61)  # of |q|
@@ -60,21 +61,10 @@ def transverse_norms(
     )
 
 
-def _gradients(problem, datasets=4, chains=2, draws=200, warmup=200, thin=5, seed=0) -> int:
-    return datasets * chains * (24 + warmup + draws * thin)
-
-
 transverse_norms.version = 1
-transverse_norms.gradients = _gradients
 
 
 def norm_profile() -> list[Run]:
     """Transverse norms at one noise and sizes from an eighth of the paper's to the paper's; there also between the two theories' transitions."""
-    runs = []
-    for beta, (datasets, chains, draws, thin, warmup, noises) in _ENSEMBLES.items():
-        for noise in noises:
-            problem = TeacherStudent.paper(noise, beta).rounded()
-            sizes = dict(datasets=datasets, chains=chains, draws=draws, thin=thin, warmup=warmup)
-            # training sets of their own, not those of figure2: an independent experiment
-            runs.append(Run(problem, sizes | dict(seed=int(problem.hash[:7], 16) + 1), transverse_norms))
-    return runs
+    # training sets of their own, not those of figure2: an independent experiment
+    return scaled(_ENSEMBLES, transverse_norms, seed_offset=1)

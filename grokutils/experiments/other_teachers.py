@@ -119,12 +119,7 @@ def brief(ds: xr.Dataset, prediction: xr.Dataset, histogram: bool) -> xr.Dataset
     return xr.merge([kept, prediction, *coarse]).assign_attrs(ds.attrs)
 
 
-def _gradients(problem, span=(1, 3), start="prior", datasets=4, chains=2, draws=200, warmup=200, thin=5, seed=0, step_size=None) -> int:
-    return datasets * chains * (24 + warmup + draws * thin)
-
-
 confront.version = 1
-confront.gradients = _gradients
 
 
 def two_index_networks(

@@ -68,12 +68,7 @@ def learned_shares(
     return ds[["learned"]].drop_vars("bin", errors="ignore")
 
 
-def _network_gradients(problem, datasets=4, chains=2, draws=200, warmup=200, thin=5, seed=0) -> int:
-    return datasets * chains * (24 + warmup + draws * thin)
-
-
 learned_shares.version = 1
-learned_shares.gradients = _network_gradients
 
 
 def _seed(problem) -> int:

@@ -16,6 +16,20 @@ def resize(browser, width, height=900):
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
 
 
+def runner(browser, site, path, name):
+    """run(body, *arguments): JavaScript that sees the solver in the file at ``path``, the global ``name``, as S and its arguments as a, b."""
+    source = path.read_text(encoding="utf-8")
+
+    def run(body, *arguments):
+        if browser.current_url != f"{site.address}/empty":
+            browser.get(f"{site.address}/empty")
+        if not browser.execute_script(f"return '{name}' in window"):
+            browser.execute_script(source)
+        return browser.execute_script(f"const S = window.{name}, [a, b] = arguments; {body}", *arguments)
+
+    return run
+
+
 def value(browser, name):
     return float(browser.find_element(By.CSS_SELECTOR, f".ge-{name}").get_attribute("data-value") or "nan")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from panels import assert_described, assert_fits, description, errors, layout, page, settle, value
+from panels import assert_described, assert_fits, description, errors, layout, page, runner, settle, value
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -37,17 +37,7 @@ def panel_page(site):
 
 @pytest.fixture(scope="module")
 def solver(browser, site):
-    """solver(body, *arguments): run JavaScript that sees the solver as S and its arguments as a, b."""
-    source = (FOLDER / "modular-solver.js").read_text(encoding="utf-8")
-
-    def run(body, *arguments):
-        if browser.current_url != f"{site.address}/empty":
-            browser.get(f"{site.address}/empty")
-        if not browser.execute_script("return 'GrokModular' in window"):
-            browser.execute_script(source)
-        return browser.execute_script(f"const S = window.GrokModular, [a, b] = arguments; {body}", *arguments)
-
-    return run
+    return runner(browser, site, FOLDER / "modular-solver.js", "GrokModular")
 
 
 @pytest.mark.parametrize("kernel", ["corrected", "paper"])
