@@ -7,10 +7,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from grokutils.problems import TeacherStudent
-from grokutils.theory import teacher_student
+from grokutils.problems import ModularAddition, TeacherStudent
+from grokutils.theory import modular_addition, teacher_student
 
-__all__ = ["action_explorer", "population"]
+__all__ = ["action_explorer", "mode_explorer", "population"]
 
 # name: (symbol, lowest, highest, step); a start beyond the range widens it
 _SLIDERS = {
@@ -99,6 +99,60 @@ def _summary(solution) -> dict:
     return numbers if solution.converged else {"warning": "the solver did not converge"} | numbers
 
 
+def _panel(sliders: dict, initial: dict, choice: tuple, update):
+    """Sliders {name: (symbol, lowest, highest, step)}, one choice (name, options), Reset, and two views that ``update(values)`` fills.
+
+    ``update`` takes {name: value}, the choice included, and returns a solution, its numbers {what: text} and its picture as SVG.
+    """
+    try:
+        import ipywidgets as w
+    except ImportError as error:
+        raise ImportError("the explorer needs ipywidgets: python -m pip install ipywidgets") from error
+
+    def slider(name):
+        symbol, low, high, step = sliders[name]
+        return w.FloatSlider(
+            value=initial[name], min=min(low, initial[name]), max=max(high, initial[name]), step=step, description=symbol,
+            readout_format=".3f" if step < 0.01 else ".2f" if step < 1 else ".0f", continuous_update=False,
+            layout=w.Layout(width="auto", min_width="280px", flex="1 1 280px"),
+        )
+
+    chosen, options = choice
+    controls = {name: slider(name) for name in sliders}
+    controls[chosen] = w.ToggleButtons(options=options, value=options[0][1], description=chosen)
+    reset = w.Button(description="Reset", tooltip="back to the parameters at the start")
+    views, numbers = w.HTML(), w.HTML()
+    panel = w.VBox([views, numbers, w.Box([controls[k] for k in sliders], layout=w.Layout(flex_flow="row wrap")), w.HBox([controls[chosen], reset])])
+    panel.controls, panel.views, panel.numbers, panel.solution = controls | {"reset": reset}, views, numbers, None
+
+    def show(_change=None):
+        values = {name: round(controls[name].value, 6) for name in sliders} | {chosen: controls[chosen].value}
+        panel.solution, rows, views.value = update(values)
+        cells = "".join(f"<tr><th style='text-align:left; padding-right:1em'>{name}</th><td>{text}</td></tr>" for name, text in rows.items())
+        numbers.value = f"<table>{cells}</table>"
+
+    def restore(_button):
+        for control in controls.values():
+            control.unobserve(show, names="value")
+        for name, value in (initial | {chosen: options[0][1]}).items():
+            controls[name].value = value
+        watch()
+        show()
+
+    def watch():
+        for control in controls.values():
+            control.observe(show, names="value")
+
+    reset.on_click(restore)
+    watch()
+    show()
+    return panel
+
+
+def _title(rows: dict) -> str:
+    return ", ".join(f"{name} {text}" for name, text in rows.items())
+
+
 def action_explorer(problem: TeacherStudent | None = None):
     """The action, a network of neurons and the learned shares, with sliders, for a live Jupyter notebook.
 
@@ -114,54 +168,77 @@ def action_explorer(problem: TeacherStudent | None = None):
         ImportError: ipywidgets is not installed.
         ValueError: the teacher has other degrees than 1 and 3.
     """
-    try:
-        import ipywidgets as w
-    except ImportError as error:
-        raise ImportError("action_explorer needs ipywidgets: python -m pip install ipywidgets") from error
     problem = TeacherStudent.paper() if problem is None else problem
     if set(problem.teacher) != {1, 3} or not problem.teacher[1]:
         raise ValueError(f"action_explorer needs a teacher with degrees 1 and 3 and a linear part, got {dict(problem.teacher)}")
     initial = {name: getattr(problem, name) for name in _SLIDERS if name != "epsilon"} | {"epsilon": problem.teacher[3]}
 
-    def slider(name):
-        symbol, low, high, step = _SLIDERS[name]
-        return w.FloatSlider(
-            value=initial[name], min=min(low, initial[name]), max=max(high, initial[name]), step=step, description=symbol,
-            readout_format=".3f" if step < 0.01 else ".2f" if step < 1 else ".0f", continuous_update=False,
-            layout=w.Layout(width="auto", min_width="280px", flex="1 1 280px"),
-        )
-
-    controls = {name: slider(name) for name in _SLIDERS}
-    controls["norm"] = w.ToggleButtons(
-        options=[("s integrated exactly", "exact"), ("s frozen at σ_w²", "fixed")], value="exact", description="norm"
-    )
-    reset = w.Button(description="Reset", tooltip="back to the parameters at the start")
-    views, numbers = w.HTML(), w.HTML()
-    panel = w.VBox([views, numbers, w.Box([controls[k] for k in _SLIDERS], layout=w.Layout(flex_flow="row wrap")), w.HBox([controls["norm"], reset])])
-    panel.controls, panel.views, panel.numbers, panel.solution = controls | {"reset": reset}, views, numbers, None
-
-    def show(_change=None):
-        value = {name: round(controls[name].value, 6) for name in _SLIDERS}
-        norm, teacher = controls["norm"].value, {1: problem.teacher[1], 3: value.pop("epsilon")}
-        solution = panel.solution = teacher_student.solve(problem.replace(teacher=teacher, **value), norm=norm)
+    def update(values):
+        norm, teacher = values.pop("norm"), {1: problem.teacher[1], 3: values.pop("epsilon")}
+        solution = teacher_student.solve(problem.replace(teacher=teacher, **values), norm=norm)
         rows = _summary(solution)
-        cells = "".join(f"<tr><th style='text-align:left; padding-right:1em'>{name}</th><td>{text}</td></tr>" for name, text in rows.items())
-        numbers.value = f"<table>{cells}</table>"
-        views.value = _figure(solution, ", ".join(f"{name} {text}" for name, text in rows.items()))
+        return solution, rows, _figure(solution, _title(rows))
 
-    def restore(_button):
-        for control in controls.values():
-            control.unobserve(show, names="value")
-        for name, value in (initial | {"norm": "exact"}).items():
-            controls[name].value = value
-        watch()
-        show()
+    norms = [("s integrated exactly", "exact"), ("s frozen at σ_w²", "fixed")]
+    return _panel(_SLIDERS, initial, ("norm", norms), update)
 
-    def watch():
-        for control in controls.values():
-            control.observe(show, names="value")
 
-    reset.on_click(restore)
-    watch()
-    show()
-    return panel
+_MODE_SLIDERS = {"ratio": ("σ²/σ²_on", 0.2, 1.3, 0.005), "width": ("N", 100, 10000, 100), "log_decay": ("log10 γ", -4, 3, 0.1)}
+_RATIOS = np.linspace(0.2, 1.3, 23)
+
+
+@lru_cache(maxsize=64)
+def _residuals(problem: ModularAddition):
+    """Residual along the noise, in units of its onset, with both eigenvalues; ``problem`` at any one noise stands for all."""
+    onset = modular_addition.onset(problem)
+    at = [problem.replace(noise_variance=r * onset) for r in _RATIOS]
+    return {kernel: [modular_addition.solve(m, kernel=kernel).residual for m in at] for kernel in ("corrected", "paper")}
+
+
+def _mode_figure(solution, ratio, title):
+    """Two linked views: the action of one frequency, and the residual against the noise."""
+    from grokutils import figures
+
+    p, onset = solution.problem, modular_addition.onset(solution.problem)
+    figure, (left, right) = figures.axes(1, 2, height=2.9, width=7.6)
+    w = np.linspace(0, 1.4 * (3 / p.sextic_decay) ** 0.25, 400)
+    left.plot(w, solution.action(w**2, w**2), color=figures.C["theory"])
+    left.set(xlabel="$|w|=|v|$", ylabel="action", ylim=(min(-1.0, 1.3 * (solution.well_action or 0.0)), max(3.0, 2 * (solution.barrier or 0.0))))
+    for kernel, curve in _residuals(p.replace(noise_variance=onset)).items():
+        right.plot(_RATIOS, curve, ls="-" if kernel == solution.kernel else ":", color=figures.C["theory"], label=kernel)
+    right.plot(ratio, solution.residual, marker="o", color=figures.C["experiment"])
+    right.set(xlabel=r"$\sigma^2/\sigma^2_{\rm on}$", ylabel="residual $a$", ylim=(0, 1.05))
+    right.legend()
+    return figures.svg(figure, title)
+
+
+def mode_explorer(problem: ModularAddition | None = None):
+    """The action of one frequency of modular addition and the residual, with sliders, for a live Jupyter notebook.
+
+    The book's page shows the same panel without a kernel. The noise is given in units of its onset.
+
+    Args:
+        problem: where the sliders start and where Reset returns. None: modulus 37 in its mixed phase.
+
+    Returns:
+        An ``ipywidgets.VBox`` with the attributes ``solution``, ``controls`` {name: widget}, ``numbers`` and ``views``.
+
+    Raises:
+        ImportError: ipywidgets is not installed.
+    """
+    if problem is None:
+        problem = ModularAddition(modulus=37, width=4000, noise_variance=2.8e-4, readout_variance=2e-6, sextic_decay=31.6)
+    start = dict(ratio=problem.noise_variance / modular_addition.onset(problem), width=problem.width, log_decay=math.log10(problem.sextic_decay))
+
+    def update(values):
+        m = problem.replace(width=values["width"], sextic_decay=10 ** values["log_decay"])
+        m = m.replace(noise_variance=values["ratio"] * modular_addition.onset(m))
+        s = modular_addition.solve(m, kernel=values["kernel"])
+        rows = {
+            "phase": s.phase, "residual": f"{s.residual:.4f}", "noise": f"{m.noise_variance:.3g}",
+            "droplets per frequency": f"{m.width * s.droplet_fraction:.3g}",
+            "interaction u": f"{m.interaction:.3g}", "U = u a²": f"{m.interaction * s.residual**2:.3g}",
+        }
+        return s, rows, _mode_figure(s, values["ratio"], _title(rows))
+
+    return _panel(_MODE_SLIDERS, start, ("kernel", [("with its factor 4P²", "corrected"), ("as printed", "paper")]), update)

@@ -5,9 +5,10 @@ import builtins
 import numpy as np
 import pytest
 
-from grokutils.problems import TeacherStudent
+from grokutils.problems import ModularAddition, TeacherStudent
+from grokutils.theory import modular_addition
 from grokutils.theory import teacher_student as ts
-from grokutils.widgets import action_explorer, population
+from grokutils.widgets import action_explorer, mode_explorer, population
 
 
 def test_without_ipywidgets_says_what_is_missing(monkeypatch):
@@ -66,3 +67,21 @@ def test_teacher_of_other_degrees_is_refused():
     pytest.importorskip("ipywidgets")
     with pytest.raises(ValueError, match="degrees 1 and 3"):
         action_explorer(TeacherStudent.paper().replace(teacher={1: 1.0, 2: 0.3}))
+
+
+def test_modular_addition_has_its_panel():
+    pytest.importorskip("ipywidgets")
+    panel = mode_explorer()
+    first, picture = panel.numbers.value, panel.views.value
+    assert panel.solution.phase == "GMFL-I"
+    panel.controls["ratio"].value = 0.4
+    start = ModularAddition(modulus=37, width=4000, noise_variance=1.0, readout_variance=2e-6, sextic_decay=31.6)
+    expected = modular_addition.solve(start.replace(noise_variance=0.4 * modular_addition.onset(start)))
+    assert panel.solution.residual == pytest.approx(expected.residual, abs=1e-6)
+    assert f"{expected.residual:.4f}" in panel.numbers.value
+    assert panel.views.value != picture
+    panel.controls["kernel"].value = "paper"
+    assert panel.solution.residual > expected.residual + 0.4  # without the factor hardly anything is learned
+    panel.controls["reset"].click()
+    assert panel.numbers.value == first
+    assert panel.solution.kernel == "corrected"
