@@ -32,6 +32,7 @@ from pathlib import Path
 from grokutils.problems import TeacherStudent
 from grokutils.store import Store
 from grokutils.sweep import sweep
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background, such as these tests
 P = {P!r}
 store = Store(sys.argv[1])
 def run(executor=None, **kwargs):
