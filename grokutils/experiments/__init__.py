@@ -1,7 +1,7 @@
 """The stored runs that the book shows: what they are, how they are made, where they lie. One module a chapter or two."""
 
 from grokutils.experiments import _run
-from grokutils.experiments._run import Run, cost
+from grokutils.experiments._run import RELOCATION_COST, Run, cost
 from grokutils.experiments.cosine import cosine
 from grokutils.experiments.ensembles import HALF_STEP, NOISE, STEPS, EnsembleRun, figure2, slow_mode, step_bias
 from grokutils.experiments.escape import escape
@@ -25,7 +25,7 @@ EXPERIMENTS = {
 ON_DEMAND = {"appendix_d_paper": appendix_d_paper}  # days of a GPU, weeks of a core: ``run all`` leaves it out
 
 __all__ = [
-    "EXPERIMENTS", "HALF_STEP", "NOISE", "ON_DEMAND", "STEPS", "EnsembleRun", "Run", "appendix_d", "appendix_d_paper", "cosine", "cost",
+    "EXPERIMENTS", "HALF_STEP", "NOISE", "ON_DEMAND", "RELOCATION_COST", "STEPS", "EnsembleRun", "Run", "appendix_d", "appendix_d_paper", "cosine", "cost",
     "droplet_number", "escape", "figure2", "main", "modular_addition", "modular_at", "modular_freezing", "norm_profile", "other_teachers",
     "phase_diagram", "sample_complexity", "slow_mode", "step_bias",
 ]
