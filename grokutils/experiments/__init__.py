@@ -25,9 +25,9 @@ EXPERIMENTS = {
 ON_DEMAND = {"appendix_d_paper": appendix_d_paper}  # days of a GPU, weeks of a core: ``run all`` leaves it out
 
 __all__ = [
-    "EXPERIMENTS", "HALF_STEP", "NOISE", "ON_DEMAND", "RELOCATION_COST", "STEPS", "EnsembleRun", "Run", "appendix_d", "appendix_d_paper", "cosine", "cost",
-    "droplet_number", "escape", "figure2", "main", "modular_addition", "modular_at", "modular_freezing", "norm_profile", "other_teachers",
-    "phase_diagram", "sample_complexity", "slow_mode", "step_bias",
+    "EXPERIMENTS", "HALF_STEP", "NOISE", "ON_DEMAND", "RELOCATION_COST", "STEPS", "EnsembleRun", "Run", "appendix_d", "appendix_d_paper",
+    "cosine", "cost", "droplet_number", "escape", "figure2", "main", "modular_addition", "modular_at", "modular_freezing", "norm_profile",
+    "other_teachers", "phase_diagram", "sample_complexity", "slow_mode", "step_bias",
 ]
 
 

@@ -53,7 +53,9 @@ def modular_addition() -> list[ModularRun]:
     trial = ModularAddition(readout_variance=1.0, **FIRST_TRIAL)
     runs += [_run("trial", u, trial.replace(readout_variance=u / trial.interaction)) for u in (6.0, 12.0, 25.0)]
     runs += [_run("mixed", u, mixed(u, 400)) for u in (16.0, 4.0, 12.0)]
-    return [*runs, _run("mixed", 8.0, mixed(8.0, 4000), datasets=2, draws=10, warmup=450)]
+    runs += [_run("mixed", 8.0, mixed(8.0, 4000), datasets=2, draws=10, warmup=450)]
+    # wide and strongly coupled: every mode in its well, GMFL-II, from either start
+    return [*runs, *(_run("full", 10.0, full(10.0, 1000), start, "relocation", datasets=1, draws=10, thin=30, warmup=1500) for start in both)]
 
 
 def modular_freezing() -> list[ModularRun]:
