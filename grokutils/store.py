@@ -57,6 +57,19 @@ def _netcdf(ds: xr.Dataset) -> bytes:
     return buffer.getvalue()
 
 
+def sealed(data: bytes) -> bytes:
+    """The bytes of a file and, after them, their checksum."""
+    return data + _SEAL + hashlib.sha256(data).hexdigest().encode()
+
+
+def unsealed(data: bytes) -> tuple[bytes, bool]:
+    """What was sealed, and whether there is a seal at all; ValueError where the bytes do not fit it."""
+    body, seal, checksum = data.rpartition(_SEAL)
+    if seal and hashlib.sha256(body).hexdigest().encode() != checksum:
+        raise ValueError("its bytes are not those that were written")
+    return (body, True) if seal else (data, False)
+
+
 def publish(temporary: Path, path: Path) -> None:
     """Give a finished file its name; even after a power cut there is the old file or the whole new one.
 
@@ -125,7 +138,7 @@ class Store:
         temporary = path.with_name(f".{key}-{uuid.uuid4().hex}.tmp")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data + _SEAL + hashlib.sha256(data).hexdigest().encode())
+            temporary.write_bytes(sealed(data))
             self._read(temporary, key)
             publish(temporary, path)
             remove_stale(self.root, ".*.tmp", path.stat().st_mtime)
@@ -148,16 +161,13 @@ class Store:
 
     @staticmethod
     def _read(path: Path, key: str) -> xr.Dataset:
-        data = path.read_bytes()
-        body, seal, checksum = data.rpartition(_SEAL)
         # before HDF5 sees it: one flipped bit can keep its reader busy for ever
-        if seal and hashlib.sha256(body).hexdigest().encode() != checksum:
-            raise ValueError("its bytes are not those that were written")
-        with xr.open_dataset(io.BytesIO(body or data), engine="h5netcdf") as opened:
+        body, has_seal = unsealed(path.read_bytes())
+        with xr.open_dataset(io.BytesIO(body), engine="h5netcdf") as opened:
             ds = opened.load()
         if ds.attrs.get("layout", LAYOUT) > LAYOUT:
             raise ValueError(f"its layout is {ds.attrs['layout']}, made by a newer grokutils; this one reads up to {LAYOUT}")
-        if ds.attrs.get("checksum") != digest(ds) or ("layout" in ds.attrs and not seal):  # files before layouts have no seal
+        if ds.attrs.get("checksum") != digest(ds) or ("layout" in ds.attrs and not has_seal):  # files before layouts have no seal
             raise ValueError("its content does not fit its checksum")
         if ds.attrs.get("key", key) != key:
             raise ValueError(f"it holds the run {ds.attrs['key']}")

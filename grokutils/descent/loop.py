@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Protocol
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
+
+from grokutils._threads import one_thread
 
 
 class Task(Protocol):
@@ -34,17 +35,6 @@ def recorded_steps(steps: int, every: int | None, record=None) -> np.ndarray:
     return record
 
 
-@contextlib.contextmanager
-def _one_thread(device: torch.device):
-    before = torch.get_num_threads()
-    if device.type == "cpu":  # products of this size lose more to waiting than they gain from a second core
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @torch.no_grad()
 def descend(task: Task, parameters, optimiser, steps: int, record, progress: bool = True) -> dict[str, np.ndarray]:
     """Train in place and return what the task measured at the steps of ``record``, each (members, records, ...).
@@ -53,7 +43,7 @@ def descend(task: Task, parameters, optimiser, steps: int, record, progress: boo
     infinities or NaN and disturb no other member.
     """
     wanted, found = set(map(int, record)), []
-    with _one_thread(parameters[0].device), tqdm(total=steps, disable=not progress, unit="step", mininterval=1.0) as bar:
+    with one_thread(parameters[0].device), tqdm(total=steps, disable=not progress, unit="step", mininterval=1.0) as bar:
         step = optimiser.start(parameters)
         for t in range(steps + 1):
             if t in wanted:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import time
@@ -16,19 +15,17 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from grokutils import observables
+from grokutils._threads import one_thread
 from grokutils.problems import TeacherStudent, positive
 from grokutils.sampling._drivers import DRIVERS, PAPER_RATE
 from grokutils.sampling._measure import Measure
 from grokutils.sampling.posterior import TeacherStudentPosterior, draw_data, require_whole, seed_of
-from grokutils.sampling.run import _check_settings, _device, _one_thread
-from grokutils.store import publish
+from grokutils.sampling.run import _check_settings, _device
+from grokutils.store import publish, sealed, unsealed
 
 ALGORITHM_VERSION = 1  # raise it when the numbers for a given seed change
 SPACINGS = ("log", "linear")
 _SAVE_EVERY = 180.0  # seconds between two states on disk
-_SEAL = b"\nsha256 of the bytes above: "
-_DIMS = {"learned": ("degree",), "train_learned": ("degree",), "histogram": ("bin",)}
 
 
 def history(
@@ -78,7 +75,7 @@ def history(
     )
     schedule = recorded_steps(steps, records, spacing)
     with (
-        _one_thread(device), torch.no_grad(),
+        one_thread(device), torch.no_grad(),
         tqdm(total=steps, disable=not progress, unit="step", desc=f"history N={problem.width} n={problem.samples}") as bar,
     ):
         training = _Training(problem, datasets, chains, learning_rate, seed, device, dtype)
@@ -101,7 +98,7 @@ def history(
         problem=str(problem.as_dict()), problem_hash=problem.hash, method="langevin",
         **{f"version_{m}": version(m) for m in ("grokutils", "torch", "numpy")},
     )
-    return _assemble(training.records, schedule, learning_rate, list(problem.teacher), datasets, chains).assign_attrs(provenance)
+    return _assemble(training.records, schedule, learning_rate, Measure.coordinates(problem), datasets, chains).assign_attrs(provenance)
 
 
 def _gradients(problem, datasets=2, chains=1, steps=10_000, **_):
@@ -193,11 +190,10 @@ def _write(path: Path, settings: dict, contents: dict) -> None:
     """A sealed file beside its place, read back, then renamed: a kill leaves the old state or the new one, never a torn one."""
     buffer = io.BytesIO()
     torch.save(contents | {"settings": json.dumps(settings, sort_keys=True)}, buffer)
-    data = buffer.getvalue()
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data + _SEAL + hashlib.sha256(data).hexdigest().encode())
+        temporary.write_bytes(sealed(buffer.getvalue()))
         _read(temporary, settings)
         publish(temporary, path)
     finally:
@@ -206,8 +202,11 @@ def _write(path: Path, settings: dict, contents: dict) -> None:
 
 
 def _read(path: Path, settings: dict) -> dict:
-    body, seal, checksum = path.read_bytes().rpartition(_SEAL)
-    if not seal or hashlib.sha256(body).hexdigest().encode() != checksum:
+    try:
+        body, has_seal = unsealed(path.read_bytes())
+    except ValueError:
+        has_seal = False
+    if not has_seal:
         raise ValueError(f"checkpoint {path} is damaged: its bytes are not those that were written; remove it to begin again")
     contents = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     theirs, ours = json.loads(contents.pop("settings")), json.loads(json.dumps(settings))
@@ -218,10 +217,9 @@ def _read(path: Path, settings: dict) -> dict:
     return contents
 
 
-def _assemble(records, schedule, rate, degrees, datasets, chains) -> xr.Dataset:
+def _assemble(records, schedule, rate, coordinates, datasets, chains) -> xr.Dataset:
     data = {}
     for name in records[0]:
         stacked = np.stack([r[name] for r in records], axis=1)  # networks, time, ...
-        data[name] = (("dataset", "chain", "time", *_DIMS.get(name, ())), stacked.reshape(datasets, chains, *stacked.shape[1:]))
-    coordinates = {"time": rate * schedule, "step": ("time", schedule), "degree": degrees, "bin": observables.BIN_CENTRES}
-    return xr.Dataset(data, coords=coordinates)
+        data[name] = (("dataset", "chain", "time", *Measure.dims.get(name, ())), stacked.reshape(datasets, chains, *stacked.shape[1:]))
+    return xr.Dataset(data, coords={"time": rate * schedule, "step": ("time", schedule), **coordinates})

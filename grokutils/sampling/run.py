@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -17,6 +16,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 import grokutils.summary  # noqa: F401  registers the .grok accessor
+from grokutils._threads import one_thread
 from grokutils.problems import Problem, positive
 from grokutils.sampling._drivers import DRIVERS
 from grokutils.sampling._measure import assemble
@@ -98,7 +98,7 @@ def sample(
 
     total = warmup + draws * thin
     with (
-        _one_thread(device),
+        one_thread(device),
         tqdm(total=total * datasets * chains, disable=not progress, unit="gradient", desc=f"{method} σ²={problem.noise_variance:g}") as bar,
     ):
         results = _run_all(run, units, jobs, bar, total)
@@ -203,15 +203,3 @@ def _jobs(jobs: int | None) -> int:
     if multiprocessing.parent_process() is not None or threading.current_thread() is not threading.main_thread():
         return 1  # somebody else's worker: the cores are shared out already
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def _one_thread(device: torch.device):
-    """One thread inside torch's operators on the CPU: on operators of this size two lose to their barriers."""
-    before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

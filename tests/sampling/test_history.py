@@ -118,7 +118,7 @@ def test_killed_process_resumes_bit_for_bit(tmp_path):
     state = module._read(path, kept)
     assert 200 <= state["done"] < settings["steps"]
     training = module._Training(TINY, 2, 2, 0.02, 5, "cpu", "float32")
-    with torch.no_grad(), module._one_thread(torch.device("cpu")):
+    with torch.no_grad(), module.one_thread(torch.device("cpu")):
         schedule = recorded_steps(10**7, 30)
         while training.done < state["done"]:
             if training.done == schedule[len(training.records)]:
