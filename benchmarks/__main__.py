@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import gpu, gradient, sampling, scaling
+from benchmarks import descent, gpu, gradient, sampling, scaling
 from benchmarks.timing import machine
 
-SECTIONS = {"gradient": gradient.measure, "sampling": sampling.measure, "scaling": scaling.measure, "gpu": gpu.measure}
+SECTIONS = {"gradient": gradient.measure, "sampling": sampling.measure, "scaling": scaling.measure, "descent": descent.measure, "gpu": gpu.measure}
 OUTPUT = Path(__file__).resolve().parents[1] / "results" / "benchmarks.json"
 
 

@@ -295,3 +295,111 @@ class ToyAddition(Problem):
     def sums(self) -> int:
         r"""$2p-1$, the number of different sums, which are the classes."""
         return 2 * self.symbols - 1
+
+
+@dataclass(frozen=True)
+class PermutationGroup(Problem):
+    r"""Multiplication of permutations, each known to the network only through a trainable matrix (Liu et al., appendix H).
+
+    $$(a,b)\ \mapsto\ \mathrm{Dec}(E_aE_b)\approx Y_{ab},\qquad E_a\in R^{d\times d}$$
+
+    The whole table D_0 consists of all ordered pairs of the d! permutations, in lexicographic order; a b means a first.
+
+    Args:
+        degree: d, how many things are permuted, from 2 to 5. The paper's is 3.
+
+    Raises:
+        ValueError: the argument is not what it must be.
+    """
+
+    degree: int = 3
+    system: ClassVar[str] = "permutation_group"
+
+    def __post_init__(self):
+        object.__setattr__(self, "degree", positive("degree", self.degree, minimum=1, whole=True))
+        if self.degree > 5:
+            raise ValueError(f"degree must be at most 5, got {self.degree}")
+
+    @property
+    def symbols(self) -> int:
+        """d!, the number of permutations."""
+        return math.factorial(self.degree)
+
+    @property
+    def table_size(self) -> int:
+        r"""$|D_0|=(d!)^2$, the number of ordered pairs."""
+        return self.symbols**2
+
+
+@dataclass(frozen=True)
+class Committee(Problem):
+    r"""A committee machine that learns the square of a feature by plain gradient descent, without weight decay (Kumar et al.).
+
+    $$y(x)=s\sum_{k=1}^{R}(\beta_k\cdot x)^2,\qquad f(x)=\frac\alpha N\sum_{i=1}^N\phi(w_i\cdot x),\qquad
+      \phi(h)=h+\frac\epsilon2h^2,\qquad x\sim N(0,I/D)$$
+
+    All vectors beta_k and all initial w_i are N(0, I_D). Only the w_i are trained, by full-batch gradient descent on the mean
+    squared error over P inputs, without a half. One step is one use of all data, with the learning rate $\eta=\eta_0N/\alpha^2$, for
+    which the output starts to move at a speed that does not depend on alpha or N. A centred network is trained, and tested, with its
+    initial output subtracted.
+
+    Args:
+        dimension: D > 1, input dimension.
+        samples: P, training points.
+        width: N, neurons.
+        laziness: alpha > 0, the scale of the output: large alpha means that small changes of the weights suffice.
+        curvature: epsilon > 0, the weight of the quadratic part of the activation.
+        step_size: eta_0 > 0, see above. It is the unit of time: the curves for small eta_0 depend on steps times eta_0.
+        centred: whether the initial output is subtracted.
+        seed: a whole number from 0 on; inputs, target and weights are drawn from it by separate streams.
+        target_scale: s. The paper has 1/2 in most figures, and 1 in its sweeps over alpha and epsilon.
+        directions: R, how many features the target is made of, at most D.
+
+    Raises:
+        ValueError: an argument is not what it must be; the message names it.
+    """
+
+    dimension: int
+    samples: int
+    width: int
+    laziness: float
+    curvature: float
+    step_size: float
+    centred: bool = True
+    seed: int = 0
+    target_scale: float = 0.5
+    directions: int = 1
+    system: ClassVar[str] = "committee"
+
+    def __post_init__(self):
+        for name in ("laziness", "curvature", "step_size", "target_scale"):
+            object.__setattr__(self, name, positive(name, getattr(self, name)))
+        for name, minimum in (("dimension", 1), ("samples", 0), ("width", 0), ("directions", 0), ("seed", -1)):
+            object.__setattr__(self, name, positive(name, getattr(self, name), minimum, whole=True))
+        if not isinstance(self.centred, bool):
+            raise ValueError(f"centred must be True or False, got {self.centred!r}")
+        if self.directions > self.dimension:
+            raise ValueError(f"directions must be at most the dimension {self.dimension}, got {self.directions!r}")
+
+    @classmethod
+    def paper(cls, figure: int = 1, **changes) -> Committee:
+        """The parameters of Kumar et al., Fig. 1 (b, c), 3 (a; laziness 1), 4 or 9 (the middle size), with some changed.
+
+        The figures do not share one convention: the third has target_scale 1, the fourth is not centred.
+        """
+        if figure not in _COMMITTEE_FIGURES:
+            raise ValueError(f"figure must be one of {sorted(_COMMITTEE_FIGURES)}, got {figure!r}")
+        return cls(**_COMMITTEE_FIGURES[figure] | changes)
+
+    @property
+    def learning_rate(self) -> float:
+        r"""$\eta=\eta_0N/\alpha^2$, what an implementation with the weights w_i must use."""
+        return self.step_size * self.width / self.laziness**2
+
+
+_COMMITTEE_FIGURES = {
+    1: dict(dimension=100, samples=550, width=500, laziness=1, curvature=0.02, step_size=1),
+    3: dict(dimension=100, samples=450, width=500, laziness=1, curvature=0.25, step_size=0.5, target_scale=1),
+    4: dict(dimension=40, samples=120, width=2, laziness=1, curvature=0.25, step_size=0.5, centred=False),
+    9: dict(dimension=40, samples=120, width=100, laziness=1, curvature=0.5, step_size=0.5),
+}

@@ -15,7 +15,7 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
 from benchmarks import __main__ as run  # noqa: E402
-from benchmarks import gradient, sampling, scaling, timing  # noqa: E402
+from benchmarks import descent, gradient, sampling, scaling, timing  # noqa: E402
 from grokutils.problems import TeacherStudent  # noqa: E402
 from grokutils.sampling import TeacherStudentPosterior, draw_data  # noqa: E402
 
@@ -51,6 +51,15 @@ def test_machine_has_no_absolute_path_and_says_what_it_is():
     where = timing.machine()
     assert where["cores"] >= 1 and where["processor"] and where["torch"] and len(where["date"]) == 10
     assert "/" not in json.dumps(where).replace("://", "")
+
+
+# -- descent -------------------------------------------------------------------------------------------------------
+
+
+def test_the_script_and_the_batch_are_the_same_training():
+    assert descent.largest_difference(descent.RATES[::9], 20, 32) < 1e-4
+    record = descent.measure(quick=True, report=lambda text: None)
+    assert everyone(record["ratios"]) and record["members"] == 4
 
 
 # -- gradient ------------------------------------------------------------------------------------------------------
@@ -293,7 +302,7 @@ def test_everything_at_a_tiny_size(tmp_path, capsys):
     path = tmp_path / "benchmarks.json"
     run.main(["--quick", "--output", str(path)])
     record = json.loads(path.read_text())
-    assert set(record) == {"gradient", "sampling", "scaling", "gpu"} and all(section["quick"] for section in record.values())
+    assert set(record) == {"gradient", "sampling", "scaling", "descent", "gpu"} and all(section["quick"] for section in record.values())
     (case,) = record["sampling"]["cases"]
     assert set(case["observables"]) == set(sampling.OBSERVABLES) and record["scaling"]["memory"]["peak_bytes"]
     assert record["gpu"]["lines"][0].startswith("64 networks")

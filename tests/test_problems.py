@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grokutils import hermite
-from grokutils.problems import TeacherStudent
+from grokutils.problems import Committee, TeacherStudent
 
 GOOD = {
     "samples": 3000,
@@ -253,3 +253,54 @@ def test_bad_scalings_are_refused_by_name(argument, value):
 def test_problems_do_not_load_torch():
     code = "import sys, grokutils.problems; assert 'torch' not in sys.modules, 'torch was imported'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---------------------------------------------------------------- committee machines
+
+COMMITTEE = {"dimension": 40, "samples": 200, "width": 100, "laziness": 1.0, "curvature": 0.05, "step_size": 5.0}
+
+
+def test_committee_is_a_frozen_value_with_a_stable_name():
+    p = Committee(**COMMITTEE)
+    assert p == Committee(**COMMITTEE | {"samples": 200.0, "laziness": 1}) == p.replace() and isinstance(Committee(**COMMITTEE).samples, int)
+    assert (p.centred, p.seed, p.target_scale, p.directions) == (True, 0, 0.5, 1)
+    assert p.learning_rate == 500 and p.replace(laziness=2, width=10).learning_rate == 12.5
+    changed = {"dimension": 41, "samples": 201, "width": 101, "laziness": 1.1, "curvature": 0.06, "step_size": 4.0, "centred": False, "seed": 1,
+               "target_scale": 1.0, "directions": 2}
+    names = {p.hash} | {p.replace(**{k: v}).hash for k, v in changed.items()}
+    assert len(names) == len(changed) + 1
+    assert Committee(**{k: v for k, v in json.loads(json.dumps(p.as_dict())).items() if k != "system"}) == p
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        p.width = 3
+
+
+def test_committee_figures_keep_their_conventions():
+    one, three, four, nine = (Committee.paper(k) for k in (1, 3, 4, 9))
+    assert (one.dimension, one.samples, one.width, one.laziness, one.curvature, one.step_size) == (100, 550, 500, 1, 0.02, 1)
+    assert one.learning_rate == 500 and (one.centred, four.centred, three.target_scale, four.target_scale) == (True, False, 1, 0.5)
+    assert (four.width, four.samples, nine.learning_rate) == (2, 120, 50)
+    assert Committee.paper(3, laziness=8, seed=2) == three.replace(laziness=8, seed=2)
+    with pytest.raises(ValueError, match="figure must be one of"):
+        Committee.paper(2)
+
+
+@pytest.mark.parametrize("name", ["laziness", "curvature", "step_size", "target_scale", "samples", "width", "dimension", "directions"])
+@pytest.mark.parametrize("value", BAD_NUMBERS, ids=lambda v: repr(v)[:12])
+def test_bad_committee_numbers_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=name) as error:
+        Committee(**COMMITTEE | {name: value})
+    assert repr(value)[:12] in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dimension": 1}, "dimension must be"), ({"samples": 20.5}, "samples must be a whole"), ({"width": 1.5}, "width must be a whole"),
+        ({"seed": -1}, "seed must be"), ({"seed": 0.5}, "seed must be a whole"), ({"seed": True}, "seed must be"),
+        ({"centred": 1}, "centred must be True or False"), ({"centred": None}, "centred must be"),
+        ({"directions": 41}, "directions must be at most the dimension 40"),
+    ],
+)
+def test_other_bad_committee_arguments_are_refused_by_name(change, message):
+    with pytest.raises(ValueError, match=message):
+        Committee(**COMMITTEE | change)

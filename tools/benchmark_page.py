@@ -226,6 +226,17 @@ def scaling(section):
     return [*parts, "## Cores", text, table(["", "jobs", "ratio"], rows)]
 
 
+def descent(section):
+    rows = [[name, number(ratio)] for name, ratio in section["ratios"].items()]
+    text = (
+        f"A phase diagram of {section['members']} networks with embeddings and decoders of width {section['width']}, each with learning rates of its "
+        "own ([the chapter on phases](../notebooks/27_phases.ipynb)): wall time of a network's step one run at a time, on one core, as a script with "
+        "autograd and two `torch.optim.AdamW` that measures accuracies after each step, over that of `representation.train`. The batch measures as "
+        f"often unless it says otherwise. Over {section['steps']} steps the training losses agree to {section['difference']:.0e} of their size "
+        "(float32).")
+    return ["## Training a phase diagram", text, table(["as a batch", "ratio"], rows)]
+
+
 def gpu(section):
     return ["## On a GPU", "The floor of a gradient by operations and by bytes at the maker's rates, and what was achieved against it.",
             "```text\n" + "\n".join(section["lines"]) + "\n```"]
@@ -247,6 +258,11 @@ def goals(record):
         rows.append([
             "droplets at the lowest noise, $\\beta=1$: relocation over underdamped", f"≥ {stored['goal']}",
             interval(stored["ratio"], stored["ln_error"]), verdict(stored["ratio"], stored["goal"], stored["ln_error"])])
+    if "descent" in record:
+        section = record["descent"]
+        reached = section["ratios"]["all cores"]
+        text = f"training a phase diagram: a batch on {section['cores']} cores over one run at a time"
+        rows.append([text, f"≥ {section['goal']}", number(reached), verdict(reached, section["goal"])])
     return rows
 
 
@@ -260,7 +276,7 @@ def goal_row(text, row):
     return [text, f"≥ {row['goal']}", reached, verdict(best["ratio"], row["goal"], best["ln_error"], bound)]
 
 
-SECTIONS = {"gradient": gradient, "sampling": sampling, "scaling": scaling, "gpu": gpu}
+SECTIONS = {"gradient": gradient, "sampling": sampling, "scaling": scaling, "descent": descent, "gpu": gpu}
 
 
 def machines(record):

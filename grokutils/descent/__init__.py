@@ -1,11 +1,17 @@
 """Gradient descent, not sampling: ensembles of networks trained in one tensor program.
 
 An *optimiser* turns gradients into steps and knows nothing of networks; a *task* knows a loss, its gradients and what to
-measure, and nothing of steps; ``descend`` brings them together. ``quadratic`` is the task of modular addition.
+measure, and nothing of steps; ``descend`` brings them together. ``quadratic`` is the task of modular addition, ``representation`` that
+of embeddings with a decoder.
 """
 
-from grokutils.descent.loop import Task, descend
-from grokutils.descent.optimisers import AdamW, GradientDescent
+from grokutils.descent import quadratic, representation
+from grokutils.descent.loop import AutogradTask, Task, descend, recorded_steps
+from grokutils.descent.optimisers import Adam, AdamW, GradientDescent, Optimiser
+from grokutils.descent.perceptron import Perceptron
 from grokutils.descent.quadratic import QuadraticTask, train
 
-__all__ = ["AdamW", "GradientDescent", "QuadraticTask", "Task", "descend", "train"]
+__all__ = [
+    "Adam", "AdamW", "AutogradTask", "GradientDescent", "Optimiser", "Perceptron", "QuadraticTask", "Task", "descend", "quadratic", "recorded_steps",
+    "representation", "train",
+]

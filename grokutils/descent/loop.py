@@ -1,24 +1,50 @@
-"""The training loop: any task, any optimiser."""
+"""The training loop: any task, any optimiser, members in chunks that fit the cache, threads over chunks, members frozen as they are done."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from grokutils import checkpoint as checkpoints
 from grokutils._threads import one_thread
+
+Parameters = dict[str, torch.Tensor]
+_CACHE = 2**22  # bytes of parameters and moments that a chunk of members may fill
+_PIECE = 50  # steps between two looks at the clock
 
 
 class Task(Protocol):
-    """A loss of an ensemble: parameters are tensors whose first axis is the member."""
+    """A loss of an ensemble of independent members: the first axis of every parameter is the member."""
 
-    def gradients(self, parameters: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Gradients of every member's loss, in the shapes of the parameters."""
+    def gradients(self, parameters: Parameters, into: Parameters, step: int) -> None:
+        """Write the gradients of every member's loss into ``into``; ``step`` (from 0) chooses a mini-batch, if there are any."""
 
-    def measure(self, parameters: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
-        """What is recorded, by name: tensors (members,) or (members, ...)."""
+    def measure(self, parameters: Parameters) -> Parameters:
+        """What is recorded, by name: tensors (members, ...)."""
+
+    def select(self, members: torch.Tensor) -> Self:
+        """The task of some of the members, given by their indices."""
+
+
+class AutogradTask:
+    """A task that has ``loss(parameters, step)``, (members,), instead of gradients."""
+
+    def gradients(self, parameters: Parameters, into: Parameters, step: int) -> None:
+        """As the members are independent, the gradients of the sum of their losses."""
+        leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        with torch.enable_grad():
+            found = torch.autograd.grad(self.loss(leaves, step).sum(), list(leaves.values()))
+        for name, gradient in zip(leaves, found, strict=True):
+            into[name].copy_(gradient)
 
 
 def recorded_steps(steps: int, every: int | None, record=None) -> np.ndarray:
@@ -35,20 +61,233 @@ def recorded_steps(steps: int, every: int | None, record=None) -> np.ndarray:
     return record
 
 
-@torch.no_grad()
-def descend(task: Task, parameters, optimiser, steps: int, record, progress: bool = True) -> dict[str, np.ndarray]:
+def descend(
+    task: Task, parameters: Parameters, optimiser, steps: int, record, *, stop: Callable | None = None, jobs: int = 1, chunk: int | None = None,
+    checkpoint: str | Path | None = None, save_every: float = 180.0, progress: bool = True,
+) -> dict[str, np.ndarray]:
     """Train in place and return what the task measured at the steps of ``record``, each (members, records, ...).
 
     A measurement at step t is of the parameters after t steps of the optimiser. Members whose loss overflows go on as
     infinities or NaN and disturb no other member.
+
+    Args:
+        task: what is learnt.
+        parameters: tensors (members, ...) by name; the group of a name is what precedes its first dot.
+        optimiser: one for all parameters, or a mapping that has one for each group.
+        steps, record: how many steps; at which of them something is measured.
+        stop: a function of one measurement, to which ``member`` is added (the numbers of the members measured), that says which of them are
+            done, booleans. They keep the parameters they have, what would have been measured later is NaN, and the others go on without them.
+        jobs: threads, each with a chunk of its own.
+        chunk: members trained together; None: as many as fit the cache of a core, on a GPU all of them.
+        checkpoint: a file that keeps the state, so that a killed run, called again, goes on where it was. It stays when the run has ended.
+        save_every: seconds between two writes of it.
+        progress: show a bar over steps of members.
+
+    Returns:
+        What the task measures, and ``last_step`` (members,): the step at which each ended.
+
+    Raises:
+        ValueError: an argument is not what it must be, or the checkpoint is damaged or belongs to another run.
     """
-    wanted, found = set(map(int, record)), []
-    with one_thread(parameters[0].device), tqdm(total=steps, disable=not progress, unit="step", mininterval=1.0) as bar:
-        step = optimiser.start(parameters)
-        for t in range(steps + 1):
-            if t in wanted:
-                found.append({name: value.cpu().numpy() for name, value in task.measure(parameters).items()})
-            if t < steps:
-                step(task.gradients(parameters))
-                bar.update()
-    return {name: np.stack([one[name] for one in found], axis=1) for name in found[0]} if found else {}
+    for name, value in (("jobs", jobs), ("chunk", 1 if chunk is None else chunk)):
+        if isinstance(value, bool) or int(value) != value or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    run = _Run(task, parameters, optimiser, int(steps), list(map(int, record)), stop, chunk, checkpoint, save_every)
+    with tqdm(total=run.members * run.steps, disable=not progress, unit="step", unit_scale=True, mininterval=1.0) as bar:
+        run.go(jobs, bar)
+    return run.found | {"last_step": run.last_step}
+
+
+class _Chunk:
+    """Some members: their task, parameters (a matrix for each group, and views of it by name), the optimisers' states, the step."""
+
+    def __init__(self, task, members: torch.Tensor, theta: dict, states: dict, shapes: dict, done: int = 0):
+        self.task, self.members, self.theta, self.states, self.shapes, self.done = task, members, theta, states, shapes, done
+        self.gradient = {group: torch.empty_like(matrix) for group, matrix in theta.items()}
+        self.parameters, self.into = self._views(theta), self._views(self.gradient)
+
+    def _views(self, matrices: dict) -> Parameters:
+        views, place = {}, dict.fromkeys(matrices, 0)
+        for name, shape in self.shapes.items():
+            group, size = name.split(".")[0], math.prod(shape)
+            views[name] = matrices[group][:, place[group] : place[group] + size].view(-1, *shape)
+            place[group] += size
+        return views
+
+    def advance(self, optimisers: dict, steps: int) -> None:
+        for t in range(self.done, self.done + steps):
+            self.task.gradients(self.parameters, self.into, t)
+            for group, matrix in self.theta.items():
+                optimisers[group].step(matrix, self.gradient[group], self.states[group], t + 1)
+        self.done += steps
+
+    def kept(self, keep: torch.Tensor) -> _Chunk:
+        """The chunk without the members that are done."""
+        index = keep.nonzero()[:, 0].to(self.members.device)
+        theta = {group: matrix[index] for group, matrix in self.theta.items()}
+        states = {group: {name: x[index] for name, x in state.items()} for group, state in self.states.items()}
+        return _Chunk(self.task.select(index), self.members[index], theta, states, self.shapes, self.done)
+
+    def contents(self) -> dict:
+        copy = {group: matrix.cpu().clone() for group, matrix in self.theta.items()}
+        states = {group: {name: x.cpu().clone() for name, x in state.items()} for group, state in self.states.items()}
+        return dict(done=self.done, members=self.members.cpu(), theta=copy, states=states)
+
+
+class _Run:
+    """All members of one call: chunks, what was measured, the checkpoint."""
+
+    def __init__(self, task, parameters, optimiser, steps, record, stop, chunk, checkpoint, save_every):
+        self.task, self.parameters, self.steps, self.record, self.stop = task, parameters, steps, record, stop
+        first = next(iter(parameters.values()))
+        self.members, self.device = len(first), first.device
+        self.shapes = {name: tuple(p.shape[1:]) for name, p in parameters.items()}
+        groups = list(dict.fromkeys(name.split(".")[0] for name in parameters))
+        self.optimisers = dict(optimiser) if isinstance(optimiser, Mapping) else dict.fromkeys(groups, optimiser)
+        if sorted(self.optimisers) != sorted(groups):
+            raise ValueError(f"optimiser must have one entry for each group of parameters {groups}, got {list(self.optimisers)}")
+        if chunk is None:
+            bytes_each = 5 * first.element_size() * sum(map(math.prod, self.shapes.values()))
+            chunk = min(max(_CACHE // bytes_each, 1), 64) if self.device.type == "cpu" else self.members
+        self.starts = range(0, self.members, int(chunk))
+        self.size, self.last_step, self.found = int(chunk), np.full(self.members, -1), {}
+        self.whole = {g: self._matrix(g) for g in groups}
+        self.states = {g: self.optimisers[g].start(self.whole[g]) for g in groups}  # checks every hyperparameter before anything runs
+        self.path, self.save_every, self.kept, self.saved = checkpoint and Path(checkpoint), save_every, {}, time.monotonic()
+        self.lock, self.halt = threading.RLock(), threading.Event()
+        if self.path:
+            self.settings = dict(steps=steps, record=record, chunk=self.size, optimisers={g: repr(o) for g, o in self.optimisers.items()})
+            self.fingerprint = self._fingerprint()
+            if self.path.exists():
+                self._restore()
+
+    def _matrix(self, group):
+        return torch.cat([p.reshape(self.members, -1) for name, p in self.parameters.items() if name.split(".")[0] == group], dim=1)
+
+    def go(self, jobs: int, bar) -> None:
+        """Put every chunk through; stopped by the keyboard, threads end at their next look at the clock and the state is kept."""
+        bar.update(int(np.maximum(self.last_step, 0).sum()) + sum(c["done"] * len(c["members"]) for c in self.kept.values()))
+        with ThreadPoolExecutor(jobs) as pool:
+            futures = [pool.submit(self._train, start, bar) for start in self.starts]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            except KeyboardInterrupt as interrupt:
+                if self.path:
+                    interrupt.add_note(f"the state is kept in {self.path}; a second call resumes")
+                raise
+            finally:
+                self.halt.set()  # of no effect on what has ended
+                wait(futures)
+                if self.path:
+                    self._write()
+            for future in futures:
+                future.result()
+
+    @torch.no_grad()
+    def _train(self, start: int, bar) -> None:
+        """One chunk from where it is to the end, or until the run is halted."""
+        with one_thread(self.device):
+            chunk, clock = self._begin(start), time.monotonic()
+            for r, target in enumerate([*self.record, self.steps]):
+                while chunk and chunk.done < target:
+                    if self.halt.is_set() or (self.path and time.monotonic() - clock > self.save_every):
+                        clock = time.monotonic()
+                        self._keep(start, chunk)
+                    if self.halt.is_set():
+                        return
+                    piece = min(target - chunk.done, _PIECE)
+                    chunk.advance(self.optimisers, piece)
+                    bar.update(piece * len(chunk.members))
+                if chunk and chunk.done == target and r < len(self.record):
+                    chunk = self._measure(chunk, r, bar)
+            if chunk:
+                self._end(chunk, slice(None))
+            self._keep(start, None)
+
+    def _begin(self, start: int) -> _Chunk | None:
+        members = torch.arange(start, min(start + self.size, self.members), device=self.device)
+        if start not in self.kept:
+            theta = {g: matrix[members] for g, matrix in self.whole.items()}
+            states = {g: {name: x[members] for name, x in state.items()} for g, state in self.states.items()}
+            return _Chunk(self.task.select(members), members, theta, states, self.shapes)
+        kept = self.kept[start]
+        if not len(kept["members"]):
+            return None
+        theta = {g: matrix.to(self.device, copy=True) for g, matrix in kept["theta"].items()}
+        states = {g: {name: x.to(self.device, copy=True) for name, x in state.items()} for g, state in kept["states"].items()}
+        members = kept["members"].to(self.device)
+        return _Chunk(self.task.select(members), members, theta, states, self.shapes, kept["done"])
+
+    def _measure(self, chunk: _Chunk, r: int, bar) -> _Chunk | None:
+        measured = {name: value.cpu() for name, value in chunk.task.measure(chunk.parameters).items()}
+        members = chunk.members.cpu().numpy()
+        for name, value in measured.items():
+            if name not in self.found:
+                with self.lock:
+                    kind = value.dtype if value.dtype.is_floating_point else torch.float32
+                    empty = torch.full((self.members, len(self.record), *value.shape[1:]), torch.nan, dtype=kind).numpy()
+                    self.found.setdefault(name, empty)
+            self.found[name][members, r] = value.numpy()
+        if self.stop is None:
+            return chunk
+        done = torch.as_tensor(self.stop({name: value.numpy() for name, value in measured.items()} | {"member": members}))
+        if done.shape != (len(members),) or done.dtype != torch.bool:
+            raise ValueError(f"stop must return booleans of shape ({len(members)},), got {done.dtype} of shape {tuple(done.shape)}")
+        if not done.any():
+            return chunk
+        self._end(chunk, done.to(chunk.members.device))
+        bar.update(int(done.sum()) * (self.steps - chunk.done))
+        return None if done.all() else chunk.kept(~done)
+
+    def _end(self, chunk: _Chunk, which) -> None:
+        """Hand the parameters of members that are done back to the caller."""
+        members = chunk.members[which]
+        for name, p in self.parameters.items():
+            p[members] = chunk.parameters[name][which]
+        self.last_step[members.cpu().numpy()] = chunk.done
+
+    def _keep(self, start: int, chunk: _Chunk | None) -> None:
+        """Remember where a chunk is, and write the checkpoint if its time has come."""
+        if not self.path:
+            return
+        with self.lock:
+            self.kept[start] = dict(done=self.steps, members=torch.arange(0)) if chunk is None else chunk.contents()
+            if time.monotonic() - self.saved > self.save_every:
+                self._write()
+
+    def _fingerprint(self) -> torch.Tensor:
+        """The size of every member's first gradient: the same for the same task and start, to round-off, on any machine."""
+        sizes = []
+        for start in self.starts:
+            chunk = self._begin_fresh(start)
+            with torch.no_grad():
+                chunk.task.gradients(chunk.parameters, chunk.into, 0)
+            sizes.append(sum(g.double().square().sum(1) for g in chunk.gradient.values()).sqrt().cpu())
+        return torch.cat(sizes)
+
+    def _begin_fresh(self, start):
+        kept, self.kept = self.kept, {}
+        try:
+            return self._begin(start)
+        finally:
+            self.kept = kept
+
+    def _write(self) -> None:
+        with self.lock:
+            found = {name: torch.from_numpy(values.copy()) for name, values in self.found.items()}
+            parameters = {name: p.cpu() for name, p in self.parameters.items()}
+            last_step, kept = torch.from_numpy(self.last_step.copy()), dict(self.kept)
+            contents = dict(fingerprint=self.fingerprint, found=found, parameters=parameters, last_step=last_step, kept=kept)
+            checkpoints.write(self.path, self.settings, contents)
+            self.saved = time.monotonic()
+
+    def _restore(self) -> None:
+        contents = checkpoints.read(self.path, self.settings)
+        theirs = contents["fingerprint"]
+        if theirs.shape != self.fingerprint.shape or not torch.allclose(theirs, self.fingerprint, rtol=1e-3, equal_nan=True):
+            raise ValueError(f"checkpoint {self.path} belongs to a run of another task or start; give another file or remove it")
+        self.found = {name: values.numpy() for name, values in contents["found"].items()}
+        self.kept, self.last_step = contents["kept"], contents["last_step"].numpy()
+        ended = torch.from_numpy(self.last_step >= 0)
+        for name, p in self.parameters.items():
+            p[ended.to(p.device)] = contents["parameters"][name][ended].to(p.device)

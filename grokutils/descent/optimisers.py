@@ -1,31 +1,57 @@
-"""Optimisers for ensembles: every hyperparameter may be one number, or one number for each member. Equal to torch.optim to round-off."""
+"""Optimisers for ensembles: every hyperparameter may be one number, or one number for each member. Equal to torch.optim to round-off.
+
+An optimiser sees all parameters of a group as one matrix (members, numbers): few operations on long rows. ``start`` makes its state, a
+dictionary of tensors whose first axis is the member, so that members can be dropped from it and stored; ``step`` changes both in place.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 import torch
 
+State = dict[str, torch.Tensor]
 
-def _each(name: str, value, members: int, like: torch.Tensor, lowest: float = 0.0, below: float = np.inf) -> torch.Tensor:
-    """A hyperparameter as a tensor (members,); ValueError names it if it is out of [lowest, below) or has another number of members."""
-    array = np.asarray(value, dtype=float)
+
+class Optimiser(Protocol):
+    """What ``descend`` asks of an optimiser."""
+
+    def start(self, theta: torch.Tensor) -> State:
+        """The state before the first step."""
+
+    def step(self, theta: torch.Tensor, gradient: torch.Tensor, state: State, t: int) -> None:
+        """The step number t = 1, 2, ..., in place; the gradient may be used up."""
+
+
+def _each(name: str, value, theta: torch.Tensor, below: float = np.inf) -> torch.Tensor:
+    """A hyperparameter as a tensor (members, 1); ValueError names it if it is out of [0, below) or has another number of members."""
+    array, members = np.asarray(value, dtype=float), len(theta)
     if array.ndim > 1 or array.size not in (1, members):
         raise ValueError(f"{name} must be one number or one for each of {members} members, got shape {array.shape}")
-    if not np.all((array >= lowest) & (array < below)):
+    if not np.all((array >= 0) & (array < below)):
         upper = f" and less than {below:g}" if np.isfinite(below) else ""
-        raise ValueError(f"{name} must be finite, at least {lowest:g}{upper}, got {value!r}")
-    return torch.as_tensor(np.broadcast_to(array.reshape(-1), (members,)).copy(), dtype=like.dtype, device=like.device)
+        raise ValueError(f"{name} must be finite, at least 0{upper}, got {value!r}")
+    return torch.as_tensor(np.broadcast_to(array.reshape(-1, 1), (members, 1)).copy(), dtype=theta.dtype, device=theta.device)
 
 
-def _over(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    return value.reshape(-1, *[1] * (parameter.ndim - 1))
+def _unless_zero(name: str, value, theta: torch.Tensor, below: float = np.inf) -> State:
+    """The entry of a state, or nothing where every member has zero, which saves a pass over the parameters."""
+    each = _each(name, value, theta, below)
+    return {name: each} if each.any() else {}
+
+
+class _SameSettings:
+    """Equality of optimisers whose hyperparameters may be arrays."""
+
+    def __eq__(self, other):
+        return type(self) is type(other) and all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 
 
 @dataclass(frozen=True, eq=False)
-class GradientDescent:
-    r"""Full-batch gradient descent with momentum and weight decay, as ``torch.optim.SGD``.
+class GradientDescent(_SameSettings):
+    r"""Gradient descent with momentum and weight decay, as ``torch.optim.SGD``.
 
     $$m\leftarrow\mu\,m+\nabla L(\theta)+\lambda\theta,\qquad\theta\leftarrow\theta-\eta\,m$$
 
@@ -37,28 +63,28 @@ class GradientDescent:
     momentum: float | np.ndarray = 0.0
     weight_decay: float | np.ndarray = 0.0
 
-    def start(self, parameters: tuple[torch.Tensor, ...]):
-        """A function that takes one step in place, given the gradients; it holds the momenta."""
-        first = parameters[0]
-        rate = _each("learning_rate", self.learning_rate, len(first), first)
-        mu = _each("momentum", self.momentum, len(first), first, below=1.0)
-        decay = _each("weight_decay", self.weight_decay, len(first), first)
-        momenta = [torch.zeros_like(p) for p in parameters]
+    def start(self, theta: torch.Tensor) -> State:
+        """The hyperparameters of each member, and momenta where there are any."""
+        momentum = _unless_zero("momentum", self.momentum, theta, below=1.0)
+        state = {"learning_rate": _each("learning_rate", self.learning_rate, theta)} | momentum
+        return state | _unless_zero("weight_decay", self.weight_decay, theta) | ({"mean": torch.zeros_like(theta)} if momentum else {})
 
-        def step(gradients):
-            for p, g, m in zip(parameters, gradients, momenta, strict=True):
-                m.mul_(_over(mu, p)).add_(g).addcmul_(p, _over(decay, p))
-                p.addcmul_(m, _over(rate, p), value=-1)
-
-        return step
+    def step(self, theta: torch.Tensor, gradient: torch.Tensor, state: State, t: int) -> None:
+        """One step in place."""
+        if "momentum" in state:
+            gradient = state["mean"].mul_(state["momentum"]).add_(gradient)
+        if "weight_decay" in state:
+            gradient.addcmul_(theta, state["weight_decay"])
+        theta.addcmul_(gradient, state["learning_rate"], value=-1)
 
 
 @dataclass(frozen=True, eq=False)
-class AdamW:
-    r"""Adam with decoupled weight decay, as ``torch.optim.AdamW``.
+class Adam(_SameSettings):
+    r"""Adam, as ``torch.optim.Adam``: weight decay is a part of the gradient.
 
-    $$\theta\leftarrow(1-\eta\lambda)\theta-\eta\,\frac{\hat m}{\sqrt{\hat q}+\epsilon},\qquad
-      \hat m=\frac{m}{1-\beta_1^t},\ m\leftarrow\beta_1m+(1-\beta_1)g,\qquad\hat q=\frac{q}{1-\beta_2^t},\ q\leftarrow\beta_2q+(1-\beta_2)g^2$$
+    $$\theta\leftarrow\theta-\eta\,\frac{\hat m}{\sqrt{\hat q}+\epsilon},\qquad
+      \hat m=\frac{m}{1-\beta_1^t},\ m\leftarrow\beta_1m+(1-\beta_1)g,\qquad\hat q=\frac{q}{1-\beta_2^t},\ q\leftarrow\beta_2q+(1-\beta_2)g^2,
+      \qquad g=\nabla L+\lambda\theta$$
 
     Args:
         learning_rate, weight_decay: eta, lambda; numbers, or arrays with one entry for each member.
@@ -70,26 +96,39 @@ class AdamW:
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
 
-    def start(self, parameters: tuple[torch.Tensor, ...]):
-        """A function that takes one step in place, given the gradients; it holds the moments."""
-        first = parameters[0]
-        rate = _each("learning_rate", self.learning_rate, len(first), first)
-        decay = _each("weight_decay", self.weight_decay, len(first), first)
+    def start(self, theta: torch.Tensor) -> State:
+        """The hyperparameters of each member and the moments of its gradients."""
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             raise ValueError(f"betas must be two numbers of at least 0 and less than 1, got {self.betas!r}")
         if not 0 < self.epsilon < np.inf:
             raise ValueError(f"epsilon must be positive, got {self.epsilon!r}")
+        state = {"learning_rate": _each("learning_rate", self.learning_rate, theta)} | _unless_zero("weight_decay", self.weight_decay, theta)
+        return state | {"mean": torch.zeros_like(theta), "square": torch.zeros_like(theta)}
+
+    def _decay(self, theta, gradient, state):
+        gradient.addcmul_(theta, state["weight_decay"])
+
+    def step(self, theta: torch.Tensor, gradient: torch.Tensor, state: State, t: int) -> None:
+        """One step in place."""
+        if "weight_decay" in state:
+            self._decay(theta, gradient, state)
         one, two = self.betas
-        moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
-        t = 0
+        root = (1 - two**t) ** 0.5
+        mean, square = state["mean"].lerp_(gradient, 1 - one), state["square"].mul_(two).addcmul_(gradient, gradient, value=1 - two)
+        torch.sqrt(square, out=gradient).add_(self.epsilon * root)  # the gradient's memory serves for the quotient
+        theta.addcmul_(torch.div(mean, gradient, out=gradient), state["learning_rate"], value=-root / (1 - one**t))
 
-        def step(gradients):
-            nonlocal t
-            t += 1
-            for p, g, (m, q) in zip(parameters, gradients, moments, strict=True):
-                m.lerp_(g, 1 - one)
-                q.mul_(two).addcmul_(g, g, value=1 - two)
-                p.mul_(1 - _over(rate * decay, p))
-                p.sub_(_over(rate, p) / (1 - one**t) * m / ((q / (1 - two**t)).sqrt_() + self.epsilon))
 
-        return step
+@dataclass(frozen=True, eq=False)
+class AdamW(Adam):
+    r"""Adam with decoupled weight decay, as ``torch.optim.AdamW``.
+
+    Before each step of ``Adam`` on the loss alone, $\theta\leftarrow(1-\eta\lambda)\theta$.
+
+    Args:
+        learning_rate, weight_decay: eta, lambda; numbers, or arrays with one entry for each member.
+        betas, epsilon: numbers.
+    """
+
+    def _decay(self, theta, gradient, state):
+        theta.mul_(1 - state["learning_rate"] * state["weight_decay"])

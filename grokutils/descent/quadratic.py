@@ -18,7 +18,8 @@ class QuadraticTask:
     $$L=\frac1{2n}\sum_{(n,m)\in\text{train}}\sum_p\bigl(f_p(n,m)-y^p_{nm}\bigr)^2,\qquad f_p(n,m)=\sum_ia_{pi}(w_{in}+v_{im})^2$$
 
     The inputs have two ones each, so that the product of input and weights is a sum of two rows, and the gradient of a row is
-    the sum over the pairs that contain it: the one-hot vectors never appear. Parameters are (w, v, a), each (members, P, N).
+    the sum over the pairs that contain it: the one-hot vectors never appear. Parameters are ``layers.w``, ``layers.v``, ``layers.a``, each
+    (members, P, N).
 
     Args:
         masks: boolean tables (members, P, P): which pairs each member is trained on, at least one each.
@@ -43,10 +44,15 @@ class QuadraticTask:
         f[torch.arange(len(sums), device=self.device), sums] -= 1
         return f
 
-    def gradients(self, parameters):
-        w, v, a = parameters
-        out = tuple(torch.zeros_like(p) for p in parameters)
-        for b, (n, m) in enumerate(self.pairs):  # one after another: the working set of one member fits the cache
+    def select(self, members):
+        """The task of some members."""
+        return QuadraticTask(self.masks[members].reshape(-1, self.modulus, self.modulus).cpu().numpy(), self.dtype, self.device)
+
+    def gradients(self, parameters, into, step):
+        """Gradients by hand, one member after another: the working set of one fits the cache."""
+        w, v, a = parameters.values()
+        out = [x.zero_() for x in into.values()]
+        for b, (n, m) in enumerate(self.pairs):
             h = w[b].index_select(0, n).add_(v[b].index_select(0, m))
             z = h * h
             r = self._residual(z, a[b], (n + m) % self.modulus).div_(len(n))
@@ -54,12 +60,11 @@ class QuadraticTask:
             g = torch.mm(r, a[b], out=z).mul_(h).mul_(2)
             out[0][b].index_add_(0, n, g)
             out[1][b].index_add_(0, m, g)
-        return out
 
     def measure(self, parameters):
         """Mean over pairs of the squared error summed over outputs (1 - 1/P for a network that is zero), and accuracies."""
         rows = []
-        for b, (w, v, a) in enumerate(zip(*parameters, strict=True)):
+        for b, (w, v, a) in enumerate(zip(*parameters.values(), strict=True)):
             r = self._residual((w[:, None] + v).square_().reshape(-1, w.shape[1]), a, self.sums)
             r[torch.arange(len(r), device=self.device), self.sums] += 1  # back to the output, but for a constant
             right = r.argmax(dim=1) == self.sums
@@ -70,10 +75,11 @@ class QuadraticTask:
         return dict(zip(names, torch.stack(rows, dim=1), strict=True))
 
 
-def initial_parameters(problem: AdditionTask, seeds, scale: float, dtype=torch.float32, device="cpu") -> tuple[torch.Tensor, ...]:
-    """Gaussian (w, v, a) of a standard deviation, each (members, P, N); a member depends on its own seed alone."""
+def initial_parameters(problem: AdditionTask, seeds, scale: float, dtype=torch.float32, device="cpu") -> dict[str, torch.Tensor]:
+    """Gaussian w, v, a of a standard deviation, each (members, P, N); a member depends on its own seed alone."""
     draws = [np.random.default_rng([seed, 0]).standard_normal((3, problem.modulus, problem.width)) for seed in seeds]
-    return tuple(torch.as_tensor(scale * x, dtype=dtype, device=device).contiguous() for x in np.stack(draws, axis=1))
+    names = ("layers.w", "layers.v", "layers.a")
+    return {name: torch.as_tensor(scale * x, dtype=dtype, device=device) for name, x in zip(names, np.stack(draws, axis=1), strict=True)}
 
 
 def train(
@@ -114,8 +120,9 @@ def train(
     optimiser = GradientDescent(5.0, momentum=0.9, weight_decay=1e-4) if optimiser is None else optimiser
     kind = getattr(torch, dtype)
     parameters = initial_parameters(problem, seeds, positive("initial_scale", initial_scale), kind, device)
-    found = descend(QuadraticTask(masks, kind, device), parameters, optimiser, int(steps), record, progress)
-    w, v, a = (p.cpu().numpy() for p in parameters)
+    found = descend(QuadraticTask(masks, kind, device), parameters, optimiser, int(steps), record, progress=progress)
+    found.pop("last_step")
+    w, v, a = (p.cpu().numpy() for p in parameters.values())
     return xr.Dataset(
         {name: (("member", "step"), values) for name, values in found.items()}
         | {

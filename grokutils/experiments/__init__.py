@@ -12,6 +12,7 @@ from grokutils.experiments.modular import modular_addition, modular_freezing
 from grokutils.experiments.norm import norm_profile
 from grokutils.experiments.other_teachers import other_teachers
 from grokutils.experiments.phase_diagram import phase_diagram
+from grokutils.experiments.representation import phase_classification, phase_group, phase_rates, phase_regression, training_fraction
 from grokutils.experiments.sample_complexity import sample_complexity
 
 EXPERIMENTS = {
@@ -20,6 +21,8 @@ EXPERIMENTS = {
     "sample_complexity": sample_complexity, "other_teachers": other_teachers,
     "cosine": cosine,
     "modular_addition": modular_addition, "modular_freezing": modular_freezing,
+    "training_fraction": training_fraction, "phase_regression": phase_regression, "phase_rates": phase_rates,
+    "phase_classification": phase_classification, "phase_group": phase_group,
 }
 
 ON_DEMAND = {"appendix_d_paper": appendix_d_paper}  # days of a GPU, weeks of a core: ``run all`` leaves it out
@@ -27,7 +30,8 @@ ON_DEMAND = {"appendix_d_paper": appendix_d_paper}  # days of a GPU, weeks of a 
 __all__ = [
     "EXPERIMENTS", "HALF_STEP", "NOISE", "ON_DEMAND", "RELOCATION_COST", "STEPS", "EnsembleRun", "Run", "appendix_d", "appendix_d_paper",
     "cosine", "cost", "droplet_number", "escape", "figure2", "main", "modular_addition", "modular_at", "modular_freezing", "norm_profile",
-    "other_teachers", "phase_diagram", "sample_complexity", "slow_mode", "step_bias",
+    "other_teachers", "phase_classification", "phase_diagram", "phase_group", "phase_rates", "phase_regression",
+    "sample_complexity", "slow_mode", "step_bias", "training_fraction",
 ]
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import time
-import uuid
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,13 +11,13 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
+from grokutils import checkpoint as checkpoints
 from grokutils._threads import one_thread
 from grokutils.problems import TeacherStudent, positive
 from grokutils.sampling._drivers import DRIVERS, PAPER_RATE
 from grokutils.sampling._measure import Measure
 from grokutils.sampling.posterior import TeacherStudentPosterior, draw_data, require_whole, seed_of
 from grokutils.sampling.run import _check_settings, _device
-from grokutils.store import publish, sealed, unsealed
 
 ALGORITHM_VERSION = 1  # raise it when the numbers for a given seed change
 SPACINGS = ("log", "linear")
@@ -80,7 +76,7 @@ def history(
     ):
         training = _Training(problem, datasets, chains, learning_rate, seed, device, dtype)
         if checkpoint is not None and Path(checkpoint).exists():
-            training.restore(_read(Path(checkpoint), settings))
+            training.restore(checkpoints.read(Path(checkpoint), settings))
             bar.update(training.done)
         saved = time.monotonic()
         while len(training.records) < len(schedule):
@@ -92,7 +88,7 @@ def history(
                 training.record()
             last = len(training.records) == len(schedule)
             if checkpoint is not None and (last or time.monotonic() - saved >= save_every) and (save_every or training.done == target):
-                _write(Path(checkpoint), settings, training.contents())
+                checkpoints.write(Path(checkpoint), settings, training.contents())
                 saved = time.monotonic()
     provenance = {k: v for k, v in settings.items() if k != "problem"} | dict(
         problem=str(problem.as_dict()), problem_hash=problem.hash, method="langevin",
@@ -184,37 +180,6 @@ class _Training:
         else:
             noise.count.copy_(contents["streams"][0])
         self.records = [{name: value.numpy() for name, value in r.items()} for r in contents["records"]]
-
-
-def _write(path: Path, settings: dict, contents: dict) -> None:
-    """A sealed file beside its place, read back, then renamed: a kill leaves the old state or the new one, never a torn one."""
-    buffer = io.BytesIO()
-    torch.save(contents | {"settings": json.dumps(settings, sort_keys=True)}, buffer)
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(sealed(buffer.getvalue()))
-        _read(temporary, settings)
-        publish(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def _read(path: Path, settings: dict) -> dict:
-    try:
-        body, has_seal = unsealed(path.read_bytes())
-    except ValueError:
-        has_seal = False
-    if not has_seal:
-        raise ValueError(f"checkpoint {path} is damaged: its bytes are not those that were written; remove it to begin again")
-    contents = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-    theirs, ours = json.loads(contents.pop("settings")), json.loads(json.dumps(settings))
-    if theirs != ours:
-        differ = {k: (theirs.get(k), ours.get(k)) for k in sorted(theirs.keys() | ours.keys()) if theirs.get(k) != ours.get(k)}
-        listed = ", ".join(f"{name}: {old!r} there, {new!r} here" for name, (old, new) in differ.items())
-        raise ValueError(f"checkpoint {path} belongs to a run of other settings ({listed}); give another file or remove it")
-    return contents
 
 
 def _assemble(records, schedule, rate, coordinates, datasets, chains) -> xr.Dataset:

@@ -28,11 +28,12 @@ def loss(parameters, mask):
 
 def test_gradients_are_those_of_autograd():
     parameters = initial_parameters(TASK, [0, 1], 0.7, torch.float64)
-    found = QuadraticTask(masks(), torch.float64).gradients(parameters)
+    found = {name: torch.full_like(p, torch.nan) for name, p in parameters.items()}
+    QuadraticTask(masks(), torch.float64).gradients(parameters, found, 0)
     for b in range(2):
-        leaves = [p[b].clone().requires_grad_() for p in parameters]
+        leaves = [p[b].clone().requires_grad_() for p in parameters.values()]
         expected = torch.autograd.grad(loss(leaves, masks()[b]), leaves)
-        for f, e in zip(found, expected):
+        for f, e in zip(found.values(), expected):
             torch.testing.assert_close(f[b], e)
 
 
@@ -50,7 +51,7 @@ def test_gradients_are_those_of_autograd():
 def test_optimisers_are_those_of_torch(ours, theirs):
     steps = 60
     parameters = initial_parameters(TASK, [0, 1], 0.4, torch.float64)
-    leaves = [[p[b].clone().requires_grad_() for p in parameters] for b in range(2)]
+    leaves = [[p[b].clone().requires_grad_() for p in parameters.values()] for b in range(2)]
     descend(QuadraticTask(masks(), torch.float64), parameters, ours, steps, [0], progress=False)
     for b in range(2):
         optimiser = theirs(leaves[b])
@@ -58,7 +59,7 @@ def test_optimisers_are_those_of_torch(ours, theirs):
             optimiser.zero_grad()
             loss(leaves[b], masks()[b]).backward()
             optimiser.step()
-        for p, leaf in zip(parameters, leaves[b]):
+        for p, leaf in zip(parameters.values(), leaves[b]):
             torch.testing.assert_close(p[b], leaf.detach(), rtol=1e-9, atol=1e-11)
 
 
@@ -68,7 +69,7 @@ def test_a_wrong_weight_decay_is_seen():
     task = QuadraticTask(masks(1), torch.float64)
     descend(task, a, AdamW(0.01, 0.3), 60, [0], progress=False)
     descend(task, b, AdamW(0.01, 0.0), 60, [0], progress=False)
-    assert (a[0] - b[0]).abs().max() > 1e-3
+    assert (a["layers.w"] - b["layers.w"]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", [GradientDescent, AdamW])
@@ -99,7 +100,7 @@ def test_measurements_are_those_of_the_outputs():
 
 def test_the_zero_network_has_loss_one_minus_one_over_p():
     task = QuadraticTask(masks(), torch.float64)
-    found = task.measure(tuple(torch.zeros(2, 7, 5, dtype=torch.float64) for _ in range(3)))
+    found = task.measure({name: torch.zeros(2, 7, 5, dtype=torch.float64) for name in "wva"})
     np.testing.assert_allclose(found["train_loss"], 1 - 1 / 7)
 
 
@@ -117,7 +118,8 @@ def test_the_balance_of_the_layers_decays():
     for decay in (0.0, 0.05):
         before = initial_parameters(TASK, [0], 0.4, torch.float64)
         ds = train(TASK, 1, steps, GradientDescent(rate, weight_decay=decay), initial_scale=0.4, dtype="float64", progress=False)
-        start = (before[0] ** 2 + before[1] ** 2 - 2 * before[2] ** 2).sum(1)[0].numpy()
+        w, v, a = before.values()
+        start = (w**2 + v**2 - 2 * a**2).sum(1)[0].numpy()
         end = (ds.weights**2).sum("input")[0].values - 2 * (ds.readout**2).sum("output")[0].values
         np.testing.assert_allclose(end, start * np.exp(-2 * decay * rate * steps), atol=0.03 * np.abs(start).max())
 

@@ -85,7 +85,7 @@ def test_stopped_run_resumes_bit_for_bit(tmp_path, monkeypatch, dtype, writes):
     import grokutils.sampling.history  # noqa: F401
 
     module, whole = sys.modules["grokutils.sampling.history"], history(TINY, **SETTINGS, dtype=dtype)
-    write, done = module._write, []
+    write, done = module.checkpoints.write, []
 
     def write_and_stop(*arguments):
         write(*arguments)
@@ -93,10 +93,10 @@ def test_stopped_run_resumes_bit_for_bit(tmp_path, monkeypatch, dtype, writes):
         if len(done) == writes:
             raise _Stop
 
-    monkeypatch.setattr(module, "_write", write_and_stop)
+    monkeypatch.setattr(module.checkpoints, "write", write_and_stop)
     with pytest.raises(_Stop):
         history(TINY, **SETTINGS, dtype=dtype, checkpoint=tmp_path / "state", save_every=0)
-    monkeypatch.setattr(module, "_write", write)
+    monkeypatch.setattr(module.checkpoints, "write", write)
     resumed = history(TINY, **SETTINGS, dtype=dtype, checkpoint=tmp_path / "state")
     assert resumed.identical(whole)
     assert sorted(os.listdir(tmp_path)) == ["state"], "temporary files are left"
@@ -111,11 +111,11 @@ def test_killed_process_resumes_bit_for_bit(tmp_path):
     kept = {k: v for k, v in settings.items() if k != "progress"} | dict(problem=TINY.hash, spacing="log", dtype="float32", device="cpu")
     kept["version"], deadline = module.ALGORITHM_VERSION, time.monotonic() + 180
     # whenever one looks, a whole file is there
-    while child.poll() is None and time.monotonic() < deadline and not (path.exists() and module._read(path, kept)["done"] >= 200):
+    while child.poll() is None and time.monotonic() < deadline and not (path.exists() and module.checkpoints.read(path, kept)["done"] >= 200):
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    state = module._read(path, kept)
+    state = module.checkpoints.read(path, kept)
     assert 200 <= state["done"] < settings["steps"]
     training = module._Training(TINY, 2, 2, 0.02, 5, "cpu", "float32")
     with torch.no_grad(), module.one_thread(torch.device("cpu")):
