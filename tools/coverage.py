@@ -27,6 +27,7 @@ ROWS = Path(__file__).with_name("coverage_rows.yml")
 COLUMNS = {"derive": "derived", "check": "checked", "solve": "computed", "measure": "measured"}
 TAG = re.compile(r"^(?:eq-(?P<equation>\w+)-(?P<verb>\w+)|fig-(?P<figure>\w+)-(?P<how>\w+)|erratum-(?P<erratum>\w+))$")
 COMMENT = re.compile(r"#\s*covers:\s*(.+)$")
+PAPERS = {"rubin2024": "a first-order transition", "liu2022": "representations", "kumar2024": "from lazy to rich"}
 ANCHOR_DEPTH = 3  # myst_heading_anchors in _config.yml
 NOTHING = "–"
 
@@ -154,7 +155,7 @@ def uncovered(places, rows):
 def label(row):
     """How the paper numbers an equation."""
     letter, number = row["id"][0], row["id"][1:]
-    return row.get("label") or (f"({number})" if letter == "P" else f"({letter}.{number})")
+    return row.get("label") or (f"({number})" if letter == "P" else f"({row['id']})" if letter in "EK" else f"({letter}.{number})")
 
 
 def cell(entries):
@@ -198,10 +199,12 @@ def equation_table(part, places):
     return table(["equation", "what it says", *COLUMNS.values(), "what differs"], lines)
 
 
-def figure_table(rows, places):
-    """The table of the paper's figures."""
+def figure_table(rows, places, paper):
+    """The table of one paper's figures."""
     lines = []
     for row in rows["figures"]:
+        if row.get("paper", "rubin2024") != paper:
+            continue
         links = places.get(("fig", row["id"]))
         lines.append([row["label"], row["about"], cell(links) if links else row.get("later", NOTHING), remarks(row)])
     return table(["figure", "what it shows", "reproduced", "what differs"], lines)
@@ -221,22 +224,22 @@ INTRODUCTION = """\
 
 # Coverage
 
-For every numbered equation of {cite:t}`rubin2024`, this page says where the book derives it, checks it (by algebra or by
-numbers), computes with it and measures it on sampled networks, and what the book does differently. Each entry is a link to the
+For every equation of the three papers that has a number, this page says where the book derives it, checks it (by algebra or by
+numbers), computes with it and measures it on trained or sampled networks, and what the book does differently. Each entry is a link to the
 section that holds the cell, a link to a function of [the package](api.md), or the name of a file in `tests/` and how many of its
 tests are meant if more than one. A dash means that the book has nothing of that kind for the row.
 
-The numbers are those of the third version of the paper (arXiv:2310.03789v3). Its appendices number on from one to the next
+The numbers are those of the third version of {cite:t}`rubin2024` (arXiv:2310.03789v3). Its appendices number on from one to the next
 without starting again; we write (A.1) to (A.19), (B.20) to (B.42), (C.43) and (D.44), so that the letter says where to look.
-Earlier versions, and conversions of the paper to a web page, number some equations differently. Displays of the paper without a
-number are listed where an [erratum](errata.md) needs them."""
+Earlier versions, and conversions of the paper to a web page, number some equations differently. Displays without a
+number are listed where an erratum needs them ([first paper](errata.md), [second](errata_liu.md), [third](errata_kumar.md)). Few equations of {cite:t}`liu2022` and
+{cite:t}`kumar2024` are numbered: (E1) to (E15) and (K1) to (K12) are this book's numbers for what those papers rest on."""
 
 CLOSING = """\
-## The other two papers
+## What is missing
 
-The book is to treat two further accounts of grokking: representations and their linear relations {cite:p}`liu2022`, and the
-passage from lazy to rich training {cite:p}`kumar2024`. Nothing of either is in the book yet, and no equation of theirs is counted
-here; their tables will follow with the chapters."""
+Of {cite:t}`kumar2024` the book has a beginning: the committee machine and its closed dynamics. The other experiments of that paper, and the
+chapter that puts the three accounts side by side, are to follow."""
 
 
 def required(rows):
@@ -249,11 +252,13 @@ def required(rows):
 def page(rows, places):
     """The whole page as text."""
     total, bare = len(required(rows)), len(uncovered(places, rows))
-    count = f"Of the {total} numbered equations of the teacher–student network, {total - bare} are derived or checked here."
+    count = f"Of the {total} equations of the first two papers, {total - bare} are derived or checked here."
     parts = [INTRODUCTION, count]
     for part in rows["parts"]:
         parts += [f"## {part['title']}", equation_table(part, places)]
-    parts += ["## Figures", figure_table(rows, places), "## Errata", errata_table(rows, places), CLOSING]
+    for paper in dict.fromkeys(row.get("paper", "rubin2024") for row in rows["figures"]):
+        parts += [f"## Figures: {PAPERS[paper]}", figure_table(rows, places, paper)]
+    parts += ["## Errata", errata_table(rows, places), CLOSING]
     return "\n\n".join(parts) + "\n"
 
 

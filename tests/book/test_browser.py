@@ -196,6 +196,9 @@ def test_the_explorer_fits_a_telephone_and_can_be_touched(explorer):
 
 def test_only_pages_with_an_explorer_load_its_scripts(page):
     loaded = {url.rsplit("/", 1)[1].partition("?")[0] for url in page.requests if "/explorer/" in url and ".js" in url}
-    wanted = {"grok-explorer": {"panel.js", "solver.js", "grok-explorer.js"}, "grok-modular": {"panel.js", "modular-solver.js", "grok-modular.js"}}
+    wanted = {
+        "grok-explorer": {"panel.js", "solver.js", "grok-explorer.js"}, "grok-modular": {"panel.js", "modular-solver.js", "grok-modular.js"},
+        "grok-phases": {"panel.js", "phase-data.js", "grok-phases.js"},
+    }
     present = [tag for tag in wanted if page.run(f"return document.querySelectorAll('{tag}').length")]
     assert loaded == set().union(*(wanted[tag] for tag in present))
