@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export JUPYTER_PLATFORM_DIRS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book html notebooks normalise coverage phase-data test lint check-files test-unit test-outputs test-parameters test-book results bench clean
+.PHONY: help venv book html notebooks normalise coverage test lint check-files test-unit test-outputs test-parameters test-book results bench clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,7 @@ book: html  ## the book, from the committed notebooks with their outputs, into _
 
 html: $(STAMP)
 	rm -rf $(HTML)
+	$(BIN)/python tools/phase_data.py
 	$(BIN)/jupyter-book build . --path-output . --all -W -n --keep-going -q
 	$(BIN)/python tools/check_book.py $(HTML)
 
@@ -53,9 +54,6 @@ normalise: $(STAMP)  ## put the notebooks in normal form (no times, no machine m
 coverage: $(STAMP)  ## write book/coverage.md from the tags in the notebooks
 	$(BIN)/python tools/coverage.py
 
-phase-data: $(STAMP)  ## write the data of the phase explorer from the stored phase diagrams
-	$(BIN)/python tools/phase_data.py
-
 test: lint check-files test-unit test-parameters test-outputs html test-book  ## everything, the quick things first: lint, units, notebooks, book, browser
 
 lint: $(STAMP)  ## ruff on the package, the tests, the tools and the notebooks
@@ -64,7 +62,6 @@ lint: $(STAMP)  ## ruff on the package, the tests, the tools and the notebooks
 check-files: $(STAMP)
 	$(BIN)/python tools/normalise_notebooks.py --check notebooks/*.ipynb
 	@if test -f tools/coverage.py; then echo "$(BIN)/python tools/coverage.py --check"; $(BIN)/python tools/coverage.py --check; fi
-	@if test -f book/_static/explorer/phase-data.js; then echo "$(BIN)/python tools/phase_data.py --check"; $(BIN)/python tools/phase_data.py --check; fi
 	@if test -f results/benchmarks.json; then echo "$(BIN)/python tools/benchmark_page.py --check"; $(BIN)/python tools/benchmark_page.py --check; fi
 
 test-unit: $(STAMP)

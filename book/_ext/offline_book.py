@@ -13,7 +13,10 @@ import re
 
 DROPPED_MODULE = "sphinx_thebe"
 DROPPED_FILES = ("sphinx-thebe.css", "sphinx-thebe.js")
-PANELS = {"<grok-explorer": ("panel.js", "solver.js", "grok-explorer.js"), "<grok-modular": ("panel.js", "modular-solver.js", "grok-modular.js")}
+PANELS = {
+    "<grok-explorer": ("panel.js", "solver.js", "grok-explorer.js"), "<grok-modular": ("panel.js", "modular-solver.js", "grok-modular.js"),
+    "<grok-phases": ("panel.js", "phase-data.js", "grok-phases.js"),
+}
 DISPLAY = re.compile(r"^( *)\$\$(.+?)\$\$ *$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"\$([^$\n]+)\$")
 LITERAL = re.compile(r"(``.+?``|:[\w:]+:`.+?`|`.+?`_{0,2})")
