@@ -94,7 +94,7 @@ def largest_difference(rates, steps, width) -> float:
 
 def measure(quick: bool = False, report=print) -> dict:
     """The section "descent" of the record: seconds of a member's step, on the wall, of each way."""
-    rates, width, steps, rounds = (RATES[::5], 16, 5, 1) if quick else (RATES, 200, 20, 5)
+    rates, width, steps, rounds = (RATES[::5], 16, 5, 1) if quick else (RATES, 200, 200, 3)
     sets, seeds, embedding, decoder = diagram(rates)
     members = len(sets)
     with one_thread():

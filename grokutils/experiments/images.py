@@ -77,7 +77,7 @@ def images(problem: ImageClassification = REDUCED, stretch: int = 1, **settings)
     scale, decay = (list(x) for x in zip(*DECAYS))
     decays, rates = (x.ravel().tolist() for x in np.meshgrid(PHASE_DECAYS, PHASE_RATES, indexing="ij"))
     runs = [
-        dict(steps=9000, weight_decay=[0.0, 0.02]),
+        dict(steps=20000, weight_decay=[0.0, 0.02]),
         dict(steps=2000, initial_scale=list(SCALES)),
         dict(steps=600, initial_scale=list(SCALES), centred=True),
         dict(steps=8000, initial_scale=scale, weight_decay=decay, every=20, until_done=True, keep=(*_ACCURACIES, "norm", "spread")),

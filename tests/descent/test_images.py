@@ -234,6 +234,24 @@ def test_large_initial_weights_delay_understanding():
     assert (ds.norm[2:4, -1] > ds.norm[2:4, 0]).all() and (ds.norm[4:, -1] < 0.7 * ds.norm[4:, 0]).all()
 
 
+def test_cells_of_the_stored_experiment_are_what_they_say():
+    """Every cell and seed of a diagram is the member that one would train by hand."""
+    from grokutils.experiments.images import trained
+
+    lists = dict(weight_decay=[0.0, 0.5], head_rate=[1e-2, 1e-3], samples=[12, 9], initial_scale=[1.0, 3.0])
+    ds = trained(SMALL, 10, seeds=3, every=5, rate=0.02, **lists)
+    assert ds.sizes == {"cell": 2, "seed": 3, "step": 3}
+    for c, i in ((0, 2), (1, 1)):
+        decay, head, n, scale = (values[c] for values in lists.values())
+        assert [float(ds[name][c]) for name in lists] == [decay, head, n, scale]
+        alone = train(SMALL, [i], 10, body=AdamW(0.02, decay), head=AdamW(head, decay), samples=n, initial_scale=scale, every=5, progress=False)
+        np.testing.assert_allclose(ds.test_loss[c, i], alone.test_loss[0], rtol=1e-5)
+    kept = trained(SMALL.replace(width=32), 400, seeds=2, every=50, rate=0.01, samples=100, initial_scale=1.0, until_done=True, keep=("test_accuracy",))
+    assert list(kept.data_vars) == ["test_accuracy"]
+    assert np.isnan(kept.test_accuracy[..., -1]).all()  # stopped before, having reached both levels
+    assert (kept.test_accuracy.max("step") >= 0.6 - 1e-6).all()
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [

@@ -13,8 +13,9 @@ TINY = SMALL.replace(modulus=5, dimension=8)
 def test_a_run_keeps_what_fits_together():
     ds = trained(TINY, 2, 40, every=20, read=True, decoder_rate=1e-2)
     assert ds.accuracy_within.sizes == {"member": 2, "part": 2, "components": 5}
-    for part in ("train", "test"):  # all components: nothing is restricted
-        np.testing.assert_allclose(ds.accuracy_within.sel(part=part)[:, -1], ds[f"{part}_accuracy"][:, -1], atol=1e-6)
+    last = ds.accuracy_within.isel(components=-1)  # all components: nothing is restricted
+    np.testing.assert_allclose(last.sel(part="test"), ds.test_accuracy[:, -1], atol=1e-6)
+    assert (np.isnan(ds.first_train) | (last.sel(part="train") > 0.5)).all()
     one_answer = ds.accuracy_within.isel(components=0)  # all symbols alike: one answer for all pairs, right for one sum in five
     np.testing.assert_allclose(0.8 * one_answer.sel(part="train") + 0.2 * one_answer.sel(part="test"), 0.2)
     assert float(ds.ring_share.min()) > 0
@@ -23,14 +24,15 @@ def test_a_run_keeps_what_fits_together():
 
 def test_members_end_once_they_have_learnt():
     ds = trained(TINY, 2, 400, every=20, until=0.2, decoder_rate=1e-2)
-    ended = ds.last_step.values < 400
-    assert ended.any()
-    for b in np.flatnonzero(ended):
-        last = int(ds.last_step[b])
-        assert float(ds.test_accuracy.sel(step=last)[b]) >= 0.2 - 1e-6
-        assert np.isnan(ds.ring_share.sel(step=slice(last + 1, None))[b]).all()
+    records = np.isfinite(ds.test_accuracy.values).sum(1)
+    assert (records < len(ds.step)).any()
+    for b, count in enumerate(records):
+        before, last = ds.test_accuracy.values[b, : count - 1], ds.test_accuracy.values[b, count - 1]
+        assert count == len(ds.step) or last >= 0.2 - 1e-6
+        assert np.isnan(ds.effective_frequencies.values[b, count:]).all()
+        assert (before < 0.2).any()
     continued = trained(TINY, 1, 40, every=20, first_seed=1, decoder_rate=1e-2)
-    np.testing.assert_allclose(continued.train_loss[0], trained(TINY, 2, 40, every=20, decoder_rate=1e-2).train_loss[1], rtol=1e-4)
+    np.testing.assert_allclose(continued.effective_dimension[0], trained(TINY, 2, 40, every=20, decoder_rate=1e-2).effective_dimension[1], rtol=1e-4)
 
 
 def test_every_run_has_its_own_name_and_can_be_chosen(monkeypatch):
