@@ -233,7 +233,8 @@ The numbers are those of the third version of {cite:t}`rubin2024` (arXiv:2310.03
 without starting again; we write (A.1) to (A.19), (B.20) to (B.42), (C.43) and (D.44), so that the letter says where to look.
 Earlier versions, and conversions of the paper to a web page, number some equations differently. Displays without a
 number are listed where an erratum needs them ([first paper](errata.md), [second](errata_liu.md),
-[third](errata_kumar.md)). Few equations of {cite:t}`liu2022` and {cite:t}`kumar2024` are numbered: (E1) to (E15) and (K1) to (K12) are this book's numbers for what those papers rest on."""
+[third](errata_kumar.md)). Few equations of {cite:t}`liu2022` and {cite:t}`kumar2024` are numbered: (E1) to (E15) and (K1) to (K12)
+are this book's numbers for what those papers rest on."""
 
 CLOSING = """\
 ## What is missing

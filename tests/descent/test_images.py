@@ -246,7 +246,9 @@ def test_cells_of_the_stored_experiment_are_what_they_say():
         assert [float(ds[name][c]) for name in lists] == [decay, head, n, scale]
         alone = train(SMALL, [i], 10, body=AdamW(0.02, decay), head=AdamW(head, decay), samples=n, initial_scale=scale, every=5, progress=False)
         np.testing.assert_allclose(ds.test_loss[c, i], alone.test_loss[0], rtol=1e-5)
-    kept = trained(SMALL.replace(width=32), 400, seeds=2, every=50, rate=0.01, samples=100, initial_scale=1.0, until_done=True, keep=("test_accuracy",))
+    kept = trained(
+        SMALL.replace(width=32), 400, seeds=2, every=50, rate=0.01, samples=100, initial_scale=1.0, until_done=True, keep=("test_accuracy",)
+    )
     assert list(kept.data_vars) == ["test_accuracy"]
     assert np.isnan(kept.test_accuracy[..., -1]).all()  # stopped before, having reached both levels
     assert (kept.test_accuracy.max("step") >= 0.6 - 1e-6).all()
