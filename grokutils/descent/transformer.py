@@ -34,7 +34,7 @@ class TransformerAddition(Problem):
         modulus: P.
         training_fraction: share of the P^2 ordered pairs that the network is trained on, between 0 and 1.
         dimension: d, of embeddings and of what passes between layers.
-        hidden: width of the feed-forward part; None: d.
+        hidden: width of the feed-forward part; None: d (of now: ``replace`` keeps the number).
         layers, heads: of attention; d is a multiple of the number of heads.
         norm: whether layers normalise what they see.
         equation: the three-token network.

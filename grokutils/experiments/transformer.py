@@ -28,9 +28,9 @@ def trained(
 ) -> xr.Dataset:
     """Transformers with seeds 0, 1, ... (from ``first_seed`` on): curves (member, step), and when they learnt.
 
-    first_train, first_test, first_all (member): the first recorded step with an accuracy of 0.9 on training pairs, of 0.9 and of 0.95 on the
-    others. With ``until`` a member ends once it has that accuracy on both parts. With ``read`` also the last embeddings, and the accuracy
-    on training and on other pairs with embeddings restricted to their first principal components (member, part, components).
+    first_train, first_test (member): the first recorded step with an accuracy of 0.9 on training pairs, and on the others. With ``until`` a
+    member ends once it has that accuracy on both parts. With ``read`` also ring_share, the last embeddings, and the accuracy on training
+    and on other pairs with embeddings restricted to their first principal components (member, part, components).
     """
     def done(measured):
         return (measured["train_accuracy"] >= until) & (measured["test_accuracy"] >= until)
@@ -39,17 +39,15 @@ def trained(
         problem, range(first_seed, first_seed + seeds), steps, embedding=AdamW(embedding_rate, embedding_decay),
         decoder=AdamW(decoder_rate, weight_decay), dropout=dropout, every=every, stop=None if until is None else done, progress=False)
     table, clock = ds.embedding.values, ds.step.values
-    good = np.isfinite(table).all((2, 3))
-    share, frequency = (np.where(good, x, np.nan) for x in embeddings.ring(np.where(good[..., None, None], table, np.eye(*table.shape[2:]))))
-    found = ds[["train_loss", "test_loss", "train_accuracy", "test_accuracy", "effective_dimension", "last_step"]]
+    found = ds[["test_accuracy", "effective_dimension"]].drop_vars(["dropout", "laziness", "seed"])  # a variable costs 4 kB, whatever its size
     found["effective_frequencies"] = ("member", "step"), embeddings.effective_frequencies(table)
-    found = found.assign(ring_share=(("member", "step"), share), ring_frequency=(("member", "step"), frequency))
-    for name, curve, level in (("train", "train_accuracy", 0.9), ("test", "test_accuracy", 0.9), ("all", "test_accuracy", 0.95)):
-        reached = ds[curve].values >= level - 1e-6
+    for name in ("train", "test"):
+        reached = ds[f"{name}_accuracy"].values >= 0.9 - 1e-6
         found[f"first_{name}"] = "member", np.where(reached.any(1), clock[reached.argmax(1)], np.nan)
     if read:
         last = table[:, -1]
         numbers = np.arange(min(problem.modulus - 1, problem.dimension) + 1)
+        found["ring_share"] = ("member", "step"), embeddings.ring(table).share
         found["embedding"] = ("member", "symbol", "coordinate"), last
         found["accuracy_within"] = ("member", "part", "components"), accuracy_within(problem, ds, last, numbers)
         found = found.assign_coords(components=numbers, part=["train", "test"])
@@ -79,22 +77,33 @@ trained.seconds = _seconds
 def transformer() -> list[Run]:
     """Everything the chapter on transformers stores; ``chosen`` picks."""
     main = [Run(SMALL, dict(read=True), trained)]
-    short = dict(seeds=PAIRED, until=0.95)
-    decays = [Run(SMALL, dict(embedding_decay=x, **short), trained) for x in EMBEDDING_DECAYS]
-    dropouts = [Run(SMALL, dict(dropout=x, **short), trained) for x in DROPOUTS]
     grid = [(rate, decay) for rate in RATES for decay in DECAYS if (rate, decay) != (RATE, DECAY)]
-    cells = [Run(SMALL, dict(seeds=CELL, until=0.95, decoder_rate=rate, weight_decay=decay), trained) for rate, decay in grid]
+    cells = [dict(decoder_rate=rate, weight_decay=decay) for rate, decay in grid]
+    # two clocks: what the sum of two times, fitted to two cells, says about three other settings; and whether time alone does it without decay
+    clocks = [dict(embedding_rate=1e-2), dict(embedding_rate=1e-2, decoder_rate=1e-2), dict(decoder_rate=1e-3, steps=5000)]
+    waiting = [dict(weight_decay=0.0, steps=5000)]
+    strong = [dict(seeds=PAIRED, dropout=x) for x in DROPOUTS]
+    weak = [dict(seeds=PAIRED, weight_decay=1.0, steps=3000) | (dict(dropout=x) if x else {}) for x in (0.0, *DROPOUTS)]
+    decays = [dict(seeds=PAIRED, embedding_decay=x) for x in EMBEDDING_DECAYS]
+    small = [Run(SMALL, dict(seeds=CELL, until=0.95) | x, trained) for x in (*cells, *clocks, *waiting, *strong, *weak, *decays)]
     deeper = [Run(SMALL.replace(layers=2), dict(seeds=CELL, until=0.95), trained)]
-    larger = [Run(SMALL.replace(modulus=p), dict(seeds=2, steps=800, until=0.95), trained) for p in (53, 59)]
-    return main + decays + dropouts + cells + deeper + larger
+    larger = [Run(SMALL.replace(modulus=p), dict(seeds=3, steps=1200, until=0.95), trained) for p in (53, 59)]
+    wide = SMALL.replace(dimension=128, hidden=128)
+    wider = [Run(wide, dict(seeds=3, until=0.95, decoder_rate=1e-3, weight_decay=0.0, steps=3000) | x, trained) for x in ({}, dict(dropout=0.2))]
+    return main + small + deeper + larger + wider
 
 
 def chosen(**settings) -> xr.Dataset | None:
-    """The stored run of ``transformer`` with these settings, ``modulus`` and ``layers`` among them (others at their defaults), or None."""
-    shape = {name: settings.pop(name) for name in ("modulus", "layers") if name in settings}
+    """The stored run of ``transformer`` with these settings, the others at their defaults, or None.
+
+    Args:
+        settings: arguments of ``trained`` and fields of the problem, except how many networks there are and when they end; ``steps`` if there
+            are two runs that differ in nothing else.
+    """
+    shape = {name: settings.pop(name) for name in ("modulus", "layers", "dimension", "hidden") if name in settings}
     for run in transformer():
-        plain = {name: value for name, value in run.settings.items() if name not in ("seeds", "until", "read", "steps")}
-        if run.problem == SMALL.replace(**shape) and plain == settings:
+        free = {"seeds", "until", "read"} | ({"steps"} - set(settings))
+        if run.problem == SMALL.replace(**shape) and {k: v for k, v in run.settings.items() if k not in free} == settings:
             return run.load()
     return None
 

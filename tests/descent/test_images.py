@@ -110,12 +110,13 @@ def test_training_is_that_of_torch(rate):
     assert (abs(ours - theirs) < 1e-9 * theirs) == (rate == head)
 
 
-def test_members_are_independent():
+@pytest.mark.parametrize("chunk", [None, 2, 1])
+def test_members_are_independent(chunk):
     """Each of three members that differ in everything is, bit for bit, what it is alone, whoever is trained with it."""
     each = dict(initial_scale=np.array([1.0, 2.0, 4.0]), laziness=np.array([0.5, 1.0, 2.0]))
     rates, decays, heads = np.array([1e-3, 5e-3, 1e-2]), np.array([0.0, 0.1, 1.0]), np.array([1e-4, 1e-2, 3e-3])
     common = dict(steps=25, every=5, centred=True, batch=6, samples=12) | EXACT
-    together = train(SMALL, [5, 6, 5], body=AdamW(rates, decays), head=AdamW(heads), **each, **common)
+    together = train(SMALL, [5, 6, 5], body=AdamW(rates, decays), head=AdamW(heads), chunk=chunk, **each, **common)
     for b, seed in enumerate([5, 6, 5]):
         own = {name: value[b] for name, value in each.items()}
         alone = train(SMALL, [seed], body=AdamW(rates[b], decays[b]), head=AdamW(heads[b]), **own, **common)
@@ -141,6 +142,7 @@ def test_mini_batches_depend_on_seed_and_step_alone():
         for name in copy:
             torch.testing.assert_close(copy[name], seen.setdefault(step, copy)[name], rtol=0, atol=0)
     assert not torch.equal(seen[0]["head.weight0"], seen[3]["head.weight0"])  # another epoch, another order
+    assert (task.order(0, 0) != task.order(1, 0)).any()  # another seed as well
     mean = sum(seen[step]["head.weight0"] for step in (0, 1, 2)) / 3
     full, _ = task_of()
     full.gradients(parameters, fresh, 0)
