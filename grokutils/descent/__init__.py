@@ -6,12 +6,12 @@ of embeddings with a decoder.
 """
 
 from grokutils.descent import quadratic, representation
-from grokutils.descent.loop import AutogradTask, Task, descend, recorded_steps
+from grokutils.descent.loop import AutogradTask, Task, descend, first_reached, recorded_steps
 from grokutils.descent.optimisers import Adam, AdamW, GradientDescent, Optimiser
 from grokutils.descent.perceptron import Perceptron
 from grokutils.descent.quadratic import QuadraticTask, train
 
 __all__ = [
-    "Adam", "AdamW", "AutogradTask", "GradientDescent", "Optimiser", "Perceptron", "QuadraticTask", "Task", "descend", "quadratic", "recorded_steps",
-    "representation", "train",
+    "Adam", "AdamW", "AutogradTask", "GradientDescent", "Optimiser", "Perceptron", "QuadraticTask", "Task", "descend", "first_reached", "quadratic",
+    "recorded_steps", "representation", "train",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from grokutils.descent.loop import descend, recorded_steps
+from grokutils.descent.loop import descend, first_reached, recorded_steps
 from grokutils.descent.optimisers import AdamW
 from grokutils.descent.perceptron import Perceptron
 from grokutils.problems import Problem, positive
@@ -19,6 +19,8 @@ NAMES = ("digits", "mnist")
 LOSSES = ("squared", "cross_entropy")
 CLASSES = 10
 TEST = {"digits": 500, "mnist": 2000}  # test images unless told otherwise
+
+__all__ = ["ImageClassification", "ImageTask", "Images", "first_reached", "load", "spread", "train"]
 
 
 @dataclass(frozen=True)
@@ -256,11 +258,6 @@ def spread(features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
     count = one_hot.sum(1)
     between = (torch.matmul(one_hot.mT, f).square().sum(-1) / count.clamp(min=1)).sum(1)
     return 1 - between / f.square().sum((1, 2))
-
-
-def first_reached(curve: xr.DataArray, level: float) -> xr.DataArray:
-    """The first recorded step at which a curve (..., step) is at least ``level``, NaN where it never is."""
-    return curve.step.where(curve >= level - 1e-6).min("step")
 
 
 def train(

@@ -12,6 +12,7 @@ from typing import Protocol, Self
 
 import numpy as np
 import torch
+import xarray as xr
 from tqdm.auto import tqdm
 
 from grokutils import checkpoint as checkpoints
@@ -59,6 +60,20 @@ def recorded_steps(steps: int, every: int | None, record=None) -> np.ndarray:
     if record.size == 0 or not np.issubdtype(record.dtype, np.integer) or record[0] < 0 or record[-1] > steps:
         raise ValueError(f"record must be whole numbers from 0 to steps = {steps}, got {record!r}")
     return record
+
+
+def first_reached(curve: xr.DataArray, level: float) -> xr.DataArray:
+    """The first recorded step at which a curve (..., step) is at least ``level``, NaN where it never is."""
+    reached = curve >= level - 1e-6  # accuracies are ratios of whole numbers in single precision
+    return curve.step.where(reached).min("step")
+
+
+def training_rows(masks: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of masks (members, m): the places of each member's training examples, padded to the longest; weights 1/n, zero on the padding; the n."""
+    count = masks.sum(1)
+    rows = torch.argsort(masks.to(torch.int8), dim=1, descending=True, stable=True)[:, : int(count.max())]
+    weight = (torch.arange(rows.shape[1], device=rows.device) < count[:, None]).to(like) / count[:, None]
+    return rows, weight, count
 
 
 def descend(

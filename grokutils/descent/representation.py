@@ -8,10 +8,12 @@ import numpy as np
 import torch
 import xarray as xr
 
-from grokutils.descent.loop import descend, recorded_steps
+from grokutils.descent.loop import descend, first_reached, recorded_steps, training_rows
 from grokutils.descent.optimisers import AdamW
 from grokutils.descent.perceptron import Perceptron
 from grokutils.problems import PermutationGroup, ToyAddition, positive
+
+__all__ = ["RepresentationTask", "first_reached", "masks_of", "table_of", "train"]
 
 LOSSES = ("regression", "classification")
 TEMPLATE_SIZE = 30  # numbers in the random vector that stands for a class in regression
@@ -68,11 +70,8 @@ class RepresentationTask:
 
     def _prepare(self):
         """Training pairs as padded rows of indices with weights 1/n, zero where there is no pair."""
-        count = self.masks.sum(1)
-        rows = torch.argsort(self.masks.to(torch.int8), dim=1, descending=True, stable=True)[:, : int(count.max())]
-        self.count, self.rows = count, rows
-        self.weight = (torch.arange(rows.shape[1], device=rows.device) < count[:, None]).to(self.templates) / count[:, None]
-        self.training = self._gather(rows, self.weight)
+        self.rows, weight, _ = training_rows(self.masks, self.templates)
+        self.training = self._gather(self.rows, weight)
         self.epoch = None
 
     def _gather(self, rows, weight):
@@ -168,12 +167,6 @@ class RepresentationTask:
         for part, mask in (("train", train), ("test", 1 - train)):
             found |= {f"{part}_{name}": (value * mask).sum(1) / mask.sum(1) for name, value in (("loss", loss), ("accuracy", right))}
         return found | {"embedding": parameters["embedding"].clone()}
-
-
-def first_reached(curve: xr.DataArray, level: float) -> xr.DataArray:
-    """The first recorded step at which a curve (..., step) is at least ``level``, NaN where it never is."""
-    reached = curve >= level - 1e-6  # accuracies are ratios of whole numbers in single precision
-    return curve.step.where(reached).min("step")
 
 
 def train(

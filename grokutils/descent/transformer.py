@@ -15,7 +15,7 @@ import xarray as xr
 from torch.nn import functional
 
 from grokutils import embeddings
-from grokutils.descent.loop import AutogradTask, descend, recorded_steps
+from grokutils.descent.loop import AutogradTask, descend, recorded_steps, training_rows
 from grokutils.descent.optimisers import AdamW
 from grokutils.problems import Problem, positive
 
@@ -165,9 +165,7 @@ class TransformerTask(AutogradTask):
         self._prepare()
 
     def _prepare(self):
-        count = self.masks.sum(1)
-        rows = torch.argsort(self.masks.to(torch.int8), dim=1, descending=True, stable=True)[:, : int(count.max())]
-        weight = (torch.arange(rows.shape[1], device=rows.device) < count[:, None]).to(self.dropout) / count[:, None]
+        rows, weight, count = training_rows(self.masks, self.dropout)
         members = torch.arange(len(rows), device=rows.device)[:, None]
         centre = None if self.centre is None else self.centre[members, rows]
         self.count = count.tolist()
