@@ -80,7 +80,7 @@ test-book: $(STAMP)
 results: $(STAMP)  ## the stored ensembles in results/ (long; may be stopped, and then goes on where it was)
 	$(BIN)/python -m grokutils.experiments run all
 
-bench: $(STAMP)  ## measure the speed comparisons (about twelve minutes on an idle machine) and write their page
+bench: $(STAMP)  ## measure the speed comparisons (about a quarter of an hour on an idle machine) and write their page
 	$(BIN)/python -m benchmarks
 	$(BIN)/python tools/benchmark_page.py
 

@@ -24,8 +24,8 @@ INTRODUCTION = """\
 # Benchmarks
 
 How fast the sampler is, against what one would write first and against the training protocol of {cite:t}`rubin2024`. Only ratios and
-exponents are given: of times taken in turn, within one run, on one machine. `make bench` measures everything on this page on yours, in about
-twelve minutes on two cores, and writes the page; times of a single thread are processor time, which other load on the machine disturbs little.
+exponents are given: of times taken in turn, within one run, on one machine. `make bench` measures everything on this page on yours, in about a
+quarter of an hour on two cores, and writes the page; times of a single thread are processor time, which other load on the machine disturbs little.
 Brackets hold 95 % intervals, by the jackknife over data sets."""
 
 GRADIENT = r"""

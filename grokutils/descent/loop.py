@@ -92,7 +92,7 @@ def descend(
         steps, record: how many steps; at which of them something is measured.
         stop: a function of one measurement, to which ``member`` is added (the numbers of the members measured), that says which of them are
             done, booleans. They keep the parameters they have, what would have been measured later is NaN, and the others go on without them.
-        jobs: threads, each with a chunk of its own.
+        jobs: threads, each with a chunk of its own; small networks gain little, for them use processes (``sweep``).
         chunk: members trained together; None: as many as fit the cache of a core, on a GPU all of them.
         checkpoint: a file that keeps the state, so that a killed run, called again, goes on where it was. It stays when the run has ended.
         save_every: seconds between two writes of it.
@@ -274,18 +274,11 @@ class _Run:
         """The size of every member's first gradient: the same for the same task and start, to round-off, on any machine."""
         sizes = []
         for start in self.starts:
-            chunk = self._begin_fresh(start)
+            chunk = self._begin(start)  # nothing has been restored yet
             with torch.no_grad():
                 chunk.task.gradients(chunk.parameters, chunk.into, 0)
             sizes.append(sum(g.double().square().sum(1) for g in chunk.gradient.values()).sqrt().cpu())
         return torch.cat(sizes)
-
-    def _begin_fresh(self, start):
-        kept, self.kept = self.kept, {}
-        try:
-            return self._begin(start)
-        finally:
-            self.kept = kept
 
     def _write(self) -> None:
         with self.lock:
