@@ -6,12 +6,14 @@ batch start from the same weights, and their losses are compared as well.
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 
 import numpy as np
 import torch
 
-from benchmarks.timing import cores, interleaved, one_thread
+from benchmarks.timing import cores, one_thread
 from grokutils.descent import AdamW, Perceptron, representation
 from grokutils.experiments.representation import training_sets
 from grokutils.problems import ToyAddition
@@ -92,24 +94,35 @@ def largest_difference(rates, steps, width) -> float:
     return worst
 
 
+def _seconds(function) -> float:
+    """Of one call, on the wall: threads are to be seen."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
 def measure(quick: bool = False, report=print) -> dict:
-    """The section "descent" of the record: seconds of a member's step, on the wall, of each way."""
-    rates, width, steps, rounds = (RATES[::5], 16, 5, 1) if quick else (RATES, 200, 200, 3)
+    """The section "descent" of the record: how many times as fast a member's step is, on the wall, as in the script; medians of rounds."""
+    rates, width, steps, rounds = (RATES[::5], 16, 5, 2) if quick else (RATES, 200, 400, 5)
     sets, seeds, embedding, decoder = diagram(rates)
     members = len(sets)
     with one_thread():
         scripts = [Script(sets[b], seeds[b], width, embedding[b], decoder[b]) for b in range(0, members, max(1, members // 4))]
         functions = {
             "script": lambda: [script.step() for script in scripts for _ in range(steps)],
-            "one batch": lambda: batch(rates, steps, width, jobs=1, chunk=members),
+            "one batch, one core": lambda: batch(rates, steps, width, jobs=1, chunk=members),
             "one core": lambda: batch(rates, steps, width, jobs=1),
             "all cores": lambda: batch(rates, steps, width),
             "all cores, metrics every 20 steps": lambda: batch(rates, steps, width, every=20),
         }
         report(f"{members} members, width {width}")
-        times = interleaved(functions, rounds, 1e-3, time.perf_counter)
-        seconds = {name: t / steps / (len(scripts) if name == "script" else members) for name, t in times.items()}
-        ratios = {name: seconds["script"] / t for name, t in seconds.items() if name != "script"}
-        report(", ".join(f"{name} {ratio:.3g} times as fast" for name, ratio in ratios.items()))
+        laps = [{name: _seconds(function) for name, function in functions.items()} for _ in range(1 + rounds)][1:]  # the first one warms up
         difference = largest_difference(rates, 5 if quick else 100, width)
-    return dict(members=members, width=width, cores=cores(), steps=5 if quick else 100, ratios=ratios, difference=difference, goal=GOAL)
+    share = members / len(scripts)
+    logs = {name: [math.log(lap["script"] * share / lap[name]) for lap in laps] for name in functions if name != "script"}
+    ratios = {name: math.exp(statistics.median(found)) for name, found in logs.items()}
+    ln_errors = {name: statistics.stdev(found) / math.sqrt(rounds) for name, found in logs.items()}
+    report(", ".join(f"{name} {ratio:.3g} times as fast" for name, ratio in ratios.items()))
+    return dict(
+        members=members, width=width, cores=cores(), steps=5 if quick else 100, ratios=ratios, ln_errors=ln_errors, difference=difference,
+        goal=GOAL)

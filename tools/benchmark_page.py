@@ -227,7 +227,7 @@ def scaling(section):
 
 
 def descent(section):
-    rows = [[name, number(ratio)] for name, ratio in section["ratios"].items()]
+    rows = [[name, interval(ratio, section["ln_errors"][name])] for name, ratio in section["ratios"].items()]
     text = (
         f"A phase diagram of {section['members']} networks with embeddings and decoders of width {section['width']}, each with learning rates of its "
         "own ([the chapter on phases](../notebooks/27_phases.ipynb)): wall time of a network's step one run at a time, on one core, as a script with "
@@ -262,7 +262,8 @@ def goals(record):
         section = record["descent"]
         reached = section["ratios"]["all cores"]
         text = f"training a phase diagram: a batch on {section['cores']} cores over one run at a time"
-        rows.append([text, f"≥ {section['goal']}", number(reached), verdict(reached, section["goal"])])
+        error = section["ln_errors"]["all cores"]
+        rows.append([text, f"≥ {section['goal']}", interval(reached, error), verdict(reached, section["goal"], error)])
     return rows
 
 

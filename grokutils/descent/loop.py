@@ -1,4 +1,4 @@
-"""The training loop: any task, any optimiser, members in chunks that fit the cache, threads over chunks, members frozen as they are done."""
+"""The training loop: any task, any optimiser, members in chunks, threads over chunks, members frozen as they are done."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from grokutils import checkpoint as checkpoints
 from grokutils._threads import one_thread
 
 Parameters = dict[str, torch.Tensor]
-_CACHE = 2**22  # bytes of parameters and moments that a chunk of members may fill
+_MEMORY = 2**25  # bytes of parameters and moments in a chunk: so many members that the interpreter's share of a step is small
 _PIECE = 50  # steps between two looks at the clock
 
 
@@ -30,7 +30,8 @@ class Task(Protocol):
         """Write the gradients of every member's loss into ``into``; ``step`` (from 0) chooses a mini-batch, if there are any."""
 
     def measure(self, parameters: Parameters) -> Parameters:
-        """What is recorded, by name: tensors (members, ...)."""
+        """What is recorded, by name: tensors (members, ...). A task may have ``measured_gradients(parameters, into, step)`` too, which does
+        both at the price of one forward pass."""
 
     def select(self, members: torch.Tensor) -> Self:
         """The task of some of the members, given by their indices."""
@@ -92,8 +93,8 @@ def descend(
         steps, record: how many steps; at which of them something is measured.
         stop: a function of one measurement, to which ``member`` is added (the numbers of the members measured), that says which of them are
             done, booleans. They keep the parameters they have, what would have been measured later is NaN, and the others go on without them.
-        jobs: threads, each with a chunk of its own; small networks gain little, for them use processes (``sweep``).
-        chunk: members trained together; None: as many as fit the cache of a core, on a GPU all of them.
+        jobs: threads, each with a chunk of its own; they share one interpreter, so that chunks of a few small networks gain little.
+        chunk: members trained together; None: tens of small networks, fewer large ones, on a GPU all of them.
         checkpoint: a file that keeps the state, so that a killed run, called again, goes on where it was. It stays when the run has ended.
         save_every: seconds between two writes of it.
         progress: show a bar over steps of members.
@@ -113,12 +114,18 @@ def descend(
     return run.found | {"last_step": run.last_step}
 
 
+def _even(members: int, most: int) -> int:
+    """The size of chunks of at most ``most`` members: one chunk, or a multiple of four, which keeps two or four threads busy to the end."""
+    return members if members <= most else math.ceil(members / (4 * math.ceil(members / (4 * most))))
+
+
 class _Chunk:
     """Some members: their task, parameters (a matrix for each group, and views of it by name), the optimisers' states, the step."""
 
     def __init__(self, task, members: torch.Tensor, theta: dict, states: dict, shapes: dict, done: int = 0):
         self.task, self.members, self.theta, self.states, self.shapes, self.done = task, members, theta, states, shapes, done
         self.gradient = {group: torch.empty_like(matrix) for group, matrix in theta.items()}
+        self.ready = False  # whether ``into`` holds the gradients of the next step
         self.parameters, self.into = self._views(theta), self._views(self.gradient)
 
     def _views(self, matrices: dict) -> Parameters:
@@ -131,10 +138,19 @@ class _Chunk:
 
     def advance(self, optimisers: dict, steps: int) -> None:
         for t in range(self.done, self.done + steps):
-            self.task.gradients(self.parameters, self.into, t)
+            if not self.ready:
+                self.task.gradients(self.parameters, self.into, t)
+            self.ready = False
             for group, matrix in self.theta.items():
                 optimisers[group].step(matrix, self.gradient[group], self.states[group], t + 1)
         self.done += steps
+
+    def measure(self, more: bool) -> Parameters:
+        """What the task measures; if there are ``more`` steps, the next gradients with it where the task can."""
+        if not more or not hasattr(self.task, "measured_gradients"):
+            return self.task.measure(self.parameters)
+        self.ready = True
+        return self.task.measured_gradients(self.parameters, self.into, self.done)
 
     def kept(self, keep: torch.Tensor) -> _Chunk:
         """The chunk without the members that are done."""
@@ -146,7 +162,7 @@ class _Chunk:
     def contents(self) -> dict:
         copy = {group: matrix.cpu().clone() for group, matrix in self.theta.items()}
         states = {group: {name: x.cpu().clone() for name, x in state.items()} for group, state in self.states.items()}
-        return dict(done=self.done, members=self.members.cpu(), theta=copy, states=states)
+        return dict(done=self.done, members=self.members.cpu(), theta=copy, states=states, ready=self.ready)
 
 
 class _Run:
@@ -163,11 +179,12 @@ class _Run:
             raise ValueError(f"optimiser must have one entry for each group of parameters {groups}, got {list(self.optimisers)}")
         if chunk is None:
             bytes_each = 5 * first.element_size() * sum(map(math.prod, self.shapes.values()))
-            chunk = min(max(_CACHE // bytes_each, 1), 64) if self.device.type == "cpu" else self.members
+            chunk = _even(self.members, min(max(_MEMORY // bytes_each, 1), 64)) if self.device.type == "cpu" else self.members
         self.starts = range(0, self.members, int(chunk))
         self.size, self.last_step, self.found = int(chunk), np.full(self.members, -1), {}
         self.whole = {g: self._matrix(g) for g in groups}
-        self.states = {g: self.optimisers[g].start(self.whole[g]) for g in groups}  # checks every hyperparameter before anything runs
+        for g in groups:
+            self.optimisers[g].start(self.whole[g][:, :0])  # checks every hyperparameter before anything runs
         self.path, self.save_every, self.kept, self.saved = checkpoint and Path(checkpoint), save_every, {}, time.monotonic()
         self.lock, self.halt = threading.RLock(), threading.Event()
         if self.path:
@@ -223,7 +240,7 @@ class _Run:
         members = torch.arange(start, min(start + self.size, self.members), device=self.device)
         if start not in self.kept:
             theta = {g: matrix[members] for g, matrix in self.whole.items()}
-            states = {g: {name: x[members] for name, x in state.items()} for g, state in self.states.items()}
+            states = {g: self.optimisers[g].start(matrix, members.cpu()) for g, matrix in theta.items()}
             return _Chunk(self.task.select(members), members, theta, states, self.shapes)
         kept = self.kept[start]
         if not len(kept["members"]):
@@ -231,10 +248,13 @@ class _Run:
         theta = {g: matrix.to(self.device, copy=True) for g, matrix in kept["theta"].items()}
         states = {g: {name: x.to(self.device, copy=True) for name, x in state.items()} for g, state in kept["states"].items()}
         members = kept["members"].to(self.device)
-        return _Chunk(self.task.select(members), members, theta, states, self.shapes, kept["done"])
+        chunk = _Chunk(self.task.select(members), members, theta, states, self.shapes, kept["done"])
+        if kept.get("ready"):
+            chunk.measure(more=True)  # the same gradients, to the bit
+        return chunk
 
     def _measure(self, chunk: _Chunk, r: int, bar) -> _Chunk | None:
-        measured = {name: value.cpu() for name, value in chunk.task.measure(chunk.parameters).items()}
+        measured = {name: value.cpu() for name, value in chunk.measure(chunk.done < self.steps).items()}
         members = chunk.members.cpu().numpy()
         for name, value in measured.items():
             if name not in self.found:

@@ -81,7 +81,7 @@ class Perceptron:
                 torch.sum(gradient, 1, keepdim=True, out=into[f"{self.group}.bias{layer}"])
             gradient = torch.bmm(gradient, parameters[f"{self.group}.weight{layer}"].mT)
             if layer and self.activation == "tanh":
-                gradient.addcmul_(gradient * h, h, value=-1)
+                gradient = torch.ops.aten.tanh_backward(gradient, h)  # g (1 - h^2) in one pass
             elif layer and self.activation == "relu":
                 gradient.mul_(h > 0)
             elif layer and self.activation == "square":

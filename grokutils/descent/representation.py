@@ -72,7 +72,8 @@ class RepresentationTask:
         """Training pairs as padded rows of indices with weights 1/n, zero where there is no pair."""
         self.rows, weight, _ = training_rows(self.masks, self.templates)
         self.training = self._gather(self.rows, weight)
-        self.epoch = None
+        self.half_norm = -0.5 * self.templates.square().sum(-1)[:, None]
+        self.epoch = self.table = None
 
     def _gather(self, rows, weight):
         pickers = [picker[rows] for picker in self.pickers]
@@ -119,14 +120,17 @@ class RepresentationTask:
 
     def gradients(self, parameters, into, step):
         """Gradients of all members by hand."""
-        embedding = parameters["embedding"]
         pickers, target, weight, centre = self.training if self.batch is None else self._mini_batch(step)
-        x, factors = self.compose(embedding, pickers)
+        x, factors = self.compose(parameters["embedding"], pickers)
         tape = self.decoder.forward(parameters, x)
         f = self._scaled(tape[-1], centre)
-        g = (torch.softmax(f, -1) - target).mul_(weight) if self.decoder_is_classifier else (f - target).mul_(weight * (2 / f.shape[-1]))
-        if self.laziness is not None:
-            g.mul_(self.laziness)
+        error = torch.softmax(f, -1).sub_(target) if self.decoder_is_classifier else f - target
+        self._backward(parameters, into, pickers, factors, tape, error, weight)
+
+    def _backward(self, parameters, into, pickers, factors, tape, error, weight):
+        """From the loss's gradient with respect to the outputs, but for factors, to those of the parameters."""
+        embedding, scale = parameters["embedding"], 1.0 if self.decoder_is_classifier else 2 / error.shape[-1]
+        g = error * (weight * scale if self.laziness is None else weight * (scale * self.laziness))
         g = self.decoder.backward(parameters, tape, g, into)
         if factors is None:
             out = torch.matmul(pickers[0].mT, g)
@@ -138,6 +142,25 @@ class RepresentationTask:
             out += self.penalty / out[0].numel() * embedding.flatten(2).sign()
         into["embedding"].copy_(out.view_as(embedding))
 
+    def measured_gradients(self, parameters, into, step):
+        """``measure`` and ``gradients`` from one forward pass over all pairs, every member's training pairs first."""
+        if self.batch is not None:
+            self.gradients(parameters, into, step)
+            return self.measure(parameters)
+        if self.table is None:
+            order = torch.argsort(self.masks.to(torch.int8), dim=1, descending=True, stable=True)
+            self.table = *self._gather(order, self.masks.gather(1, order).to(self.templates)), self.classes[order]
+        pickers, target, train, centre, classes = self.table
+        n = self.rows.shape[1]
+        x, factors = self.compose(parameters["embedding"], pickers)
+        tape = self.decoder.forward(parameters, x)
+        f = self._scaled(tape[-1], centre)
+        error = torch.softmax(f, -1).sub_(target) if self.decoder_is_classifier else f - target
+        found = self._findings(f, error, classes, train[..., 0]) | {"embedding": parameters["embedding"].clone()}
+        factors = factors and [part[:, :n] for part in factors]
+        self._backward(parameters, into, self.training[0], factors, [h[:, :n] for h in tape], error[:, :n], self.training[2])
+        return found
+
     def _mini_batch(self, step):
         """The pairs of one step: every epoch each member goes through its training set in a new random order, the last part left out."""
         n = self.rows.shape[1]
@@ -148,25 +171,29 @@ class RepresentationTask:
         rows = self.epoch[1][:, part * self.batch : (part + 1) * self.batch]
         return self._gather(rows, torch.full(rows.shape, 1 / rows.shape[1]).to(self.templates))
 
-    def correct(self, outputs):
-        """Which pairs are predicted right: booleans (members, m)."""
-        if self.decoder_is_classifier:
-            return outputs.argmax(-1) == self.classes
-        score = torch.matmul(outputs, self.templates.mT) - 0.5 * self.templates.square().sum(-1)[:, None]
-        return score.argmax(-1) == self.classes
+    def correct(self, outputs, classes=None):
+        """Which pairs are predicted right: booleans (members, m); ``classes`` are those of the pairs, if they are in an order of their own."""
+        if not self.decoder_is_classifier:
+            outputs = torch.baddbmm(self.half_norm, outputs, self.templates.mT)
+        return outputs.argmax(-1) == (self.classes if classes is None else classes)
 
     def measure(self, parameters):
         """Losses and accuracies on training pairs and on the others (NaN if there are none), and the embeddings."""
         f = self.outputs(parameters)
-        if self.decoder_is_classifier:
-            loss = torch.logsumexp(f, -1) - f.gather(2, self.classes.expand(len(f), -1)[..., None])[..., 0]
-        else:
-            loss = (f - self.templates[:, self.classes]).square().mean(-1)
-        right, train = self.correct(f).to(f), self.masks.to(f)
-        found = {}
-        for part, mask in (("train", train), ("test", 1 - train)):
-            found |= {f"{part}_{name}": (value * mask).sum(1) / mask.sum(1) for name, value in (("loss", loss), ("accuracy", right))}
+        residual = None if self.decoder_is_classifier else f - self.templates[:, self.classes]
+        found = self._findings(f, residual, self.classes.expand(len(f), -1), self.masks.to(f))
         return found | {"embedding": parameters["embedding"].clone()}
+
+    def _findings(self, f, residual, classes, train):
+        """Losses and accuracies from the outputs for pairs of given classes, of which those with ``train`` 1, not 0, are trained on."""
+        if self.decoder_is_classifier:
+            loss = torch.logsumexp(f, -1) - f.gather(2, classes[..., None])[..., 0]
+        else:
+            loss = residual.square().mean(-1)
+        values = torch.stack([loss, self.correct(f, classes).to(f)], 2)
+        parts = torch.stack([train, 1 - train], 1)
+        means = torch.bmm(parts / parts.sum(2, keepdim=True), values)  # NaN where there are no pairs
+        return {f"{part}_{name}": means[:, i, k] for i, part in enumerate(("train", "test")) for k, name in enumerate(("loss", "accuracy"))}
 
 
 def train(

@@ -6,7 +6,7 @@ import torch
 import xarray as xr
 from one_run import losses
 
-from grokutils.descent import Adam, AdamW, GradientDescent, Perceptron, representation
+from grokutils.descent import Adam, AdamW, GradientDescent, Perceptron, descend, representation
 from grokutils.descent.representation import RepresentationTask, first_reached, table_of, train
 from grokutils.problems import PermutationGroup, ToyAddition
 from grokutils.theory import groups, toy_addition
@@ -67,6 +67,57 @@ def test_a_batch_is_one_run_after_another(case, ours, theirs):
         alone, network = losses(problem, training[b], embedding, weights, biases, templates, 40, theirs, **reference)
         np.testing.assert_allclose(ds.train_loss[b, :-1], alone, rtol=1e-8)
         np.testing.assert_allclose(ds.embedding[b, -1], network.embedding.detach(), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("optimiser", [AdamW(np.array([3e-3, 1e-3]), 0.3), Adam(np.array([3e-3, 1e-3]), 0.01)], ids=["adamw", "adam"])
+def test_members_with_many_weights(optimiser):
+    """Rows so long that the fused kernel steps them, each with its own rate, against torch.optim; a wrong rate would show."""
+    training, kind = sets(P, (18, 24)), torch.optim.AdamW if isinstance(optimiser, AdamW) else torch.optim.Adam
+    ds = train(P, training, [5, 6], 40, embedding=optimiser, decoder=optimiser, every=1, **QUICK | dict(width=64))
+    for b, seed in enumerate((5, 6)):
+        embedding, weights, biases, templates = start(P, seed, 64, "regression")
+        assert sum(w.numel() for w in weights) > 2**12
+        make = lambda p, b=b: kind(p, optimiser.learning_rate[b], weight_decay=optimiser.weight_decay)  # noqa: E731
+        alone, network = losses(P, training[b], embedding, weights, biases, templates, 40, (make, make))
+        np.testing.assert_allclose(ds.train_loss[b, :-1], alone, rtol=1e-8)
+        np.testing.assert_allclose(ds.embedding[b, -1], network.embedding.detach(), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_measuring_does_not_disturb(case):
+    """One forward pass for measurement and gradient, or two of different sizes: the same trajectory and the same table."""
+    problem, options, _ = CASES[case]
+    dense, sparse = (
+        train(problem, sets(problem, (18, 24, 11)), None, 30, embedding=AdamW(3e-3), decoder=AdamW(1e-3), every=every, **QUICK | options)
+        for every in (1, 30))
+    for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy", "embedding"):
+        np.testing.assert_allclose(dense[name].sel(step=[0, 30]), sparse[name], rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(dense.correct, sparse.correct)
+
+
+def test_a_run_killed_between_a_measurement_and_its_step_goes_on(tmp_path):
+    """The gradient that came with the measurement is made again in the same way: single precision agrees to the last bit."""
+    masks, kind = representation.masks_of(P, sets(P, (18, 24))), dict(dtype=torch.float32)
+
+    def go(stop=None, **options):
+        network = Perceptron((1, 32, 32, 30), "tanh")
+        parameters = {"embedding": torch.linspace(-1, 1, 20).view(2, 10, 1)} | network.initial([0, 1], **kind)
+        templates = torch.as_tensor(np.random.default_rng(0).standard_normal((2, P.sums, 30)), **kind)
+        task = RepresentationTask(P, masks, network, templates)
+        return descend(task, parameters, AdamW(1e-2), 50, range(0, 51, 10), stop=stop, progress=False, **options)
+
+    def fragile(found):
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("as if killed")
+        return np.zeros(2, bool)
+
+    calls, expected = [], go(lambda found: np.zeros(2, bool))
+    with pytest.raises(RuntimeError, match="as if killed"):
+        go(fragile, checkpoint=tmp_path / "state", save_every=0.0)
+    found = go(lambda found: np.zeros(2, bool), checkpoint=tmp_path / "state")
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name])
 
 
 def test_the_tables_are_those_of_the_theory():
