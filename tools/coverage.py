@@ -239,8 +239,8 @@ are this book's numbers for what those papers rest on."""
 CLOSING = """\
 ## What is missing
 
-Of {cite:t}`kumar2024` the book has a beginning: the committee machine and its closed dynamics. The other experiments of that paper, and the
-chapter that puts the three accounts side by side, are to follow."""
+Rows whose last column says that something is smaller than in the paper name the size that was run; the sizes of the papers themselves are presets
+and stored experiments that wait for a machine (`python -m grokutils.experiments list NAME` says what is stored)."""
 
 
 def required(rows):
@@ -253,7 +253,7 @@ def required(rows):
 def page(rows, places):
     """The whole page as text."""
     total, bare = len(required(rows)), len(uncovered(places, rows))
-    count = f"Of the {total} equations of the first two papers, {total - bare} are derived or checked here."
+    count = f"Of the {total} equations of the papers, {total - bare} are derived or checked here."
     parts = [INTRODUCTION, count]
     for part in rows["parts"]:
         parts += [f"## {part['title']}", equation_table(part, places)]

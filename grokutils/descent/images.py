@@ -19,6 +19,7 @@ NAMES = ("digits", "mnist")
 LOSSES = ("squared", "cross_entropy")
 CLASSES = 10
 TEST = {"digits": 500, "mnist": 2000}  # test images unless told otherwise
+_ACTIVATIONS = 2**18  # numbers in one layer of a chunk: what fits the cache of a core
 
 __all__ = ["ImageClassification", "ImageTask", "Images", "first_reached", "load", "spread", "train"]
 
@@ -281,7 +282,7 @@ def train(
         batch: images in a mini-batch, at most every member's number of training images; None: all of them.
         test: test images, see ``load``.
         every, record: measure every so many steps, or at the steps given.
-        stop, jobs, chunk, checkpoint, progress: as in ``descend``.
+        stop, jobs, chunk, checkpoint, progress: as in ``descend``; chunk None: as many members as fit the cache with a layer of theirs.
         dtype, device: "float32" or "float64"; the device of the tensors.
 
     Returns:
@@ -314,6 +315,8 @@ def train(
         origin={name: p.clone() for name, p in parameters.items()} if centred else None,
     )
     optimisers = {"body": body, "head": body if head is None else head}
+    if chunk is None and device == "cpu":
+        chunk = max(1, min(len(seeds), _ACTIVATIONS // (int(batch or sizes.max()) * max(problem.sizes[1:]))))
     how = dict(stop=stop, jobs=jobs, chunk=chunk, checkpoint=checkpoint, progress=progress)
     found = descend(task, parameters, optimisers, int(steps), record, **how)
     data = {name: (("member", "step") if value.ndim > 1 else ("member",), value) for name, value in found.items()}
