@@ -7,10 +7,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from grokutils.problems import ModularAddition, TeacherStudent
-from grokutils.theory import modular_addition, teacher_student
+from grokutils.problems import Committee, ModularAddition, TeacherStudent
+from grokutils.theory import committee, modular_addition, teacher_student
 
-__all__ = ["action_explorer", "mode_explorer", "population"]
+__all__ = ["action_explorer", "laziness_explorer", "mode_explorer", "population"]
 
 # name: (symbol, lowest, highest, step); a start beyond the range widens it
 _SLIDERS = {
@@ -242,3 +242,74 @@ def mode_explorer(problem: ModularAddition | None = None):
         return s, rows, _mode_figure(s, values["ratio"], _title(rows))
 
     return _panel(_MODE_SLIDERS, start, ("kernel", [("with its factor 4P²", "corrected"), ("as printed", "paper")]), update)
+
+
+_LAZY_SLIDERS = {
+    "log_laziness": ("log2 α", -4, 6, 0.5), "log_curvature": ("log10 ε", -2, 0, 0.05), "samples": ("P", 10, 800, 10), "seed": ("seed", 0, 20, 1),
+}
+_LAZY_STEPS = 4000
+
+
+def _lazy_figure(ds, still, lazy, law, title):
+    """Three linked views: losses, the parts of the test loss, alignment and length of the weights."""
+    from grokutils import figures
+
+    figure, (left, middle, right) = figures.axes(1, 3, height=2.9, width=9.6)
+    t, start = np.maximum(ds.step.values, 0.5), float(ds.test_loss[0])
+    left.plot(t, ds.train_loss / ds.train_loss[0], color=figures.C["train"], label="training")
+    left.plot(t, ds.test_loss / start, color=figures.C["test"], ls="--", label="test")
+    left.plot(np.maximum(still.step.values, 0.5), still.test_loss / start, color=figures.C["grey"], ls=":", label="linearised")
+    left.axhline(lazy / start, color=figures.C["grey"], lw=0.8)
+    left.axvline(law, color=figures.C["grey"], lw=0.8, ls="-.")
+    left.set(title="loss over its start", ylim=(0, 1.1 * max(1.0, min(4.0, float(ds.test_loss.max()) / start))))
+    left.legend()
+    for k, name in enumerate(("variance_error", "misalignment", "linear_power")):
+        colour, _, style = figures.CYCLE[k]
+        middle.plot(t, ds[name], color=colour, ls=style, label=name.replace("_", " "))
+    middle.set(title="test loss: its parts", ylim=(0, None))
+    middle.legend()
+    right.plot(t, ds.alignment / ds.alignment.max(), color=figures.C["theory"], label="alignment / largest")
+    right.plot(t, ds.weight_norm / ds.weight_norm.max(), color=figures.C["experiment"], ls="--", label="|W| / largest")
+    right.set(title="kernel and weights", ylim=(0, 1.1))
+    right.legend()
+    for axis in (left, middle, right):
+        axis.set(xscale="log", xlabel="step")
+    return figures.svg(figure, title)
+
+
+def laziness_explorer(problem: Committee | None = None, steps: int = _LAZY_STEPS):
+    """A committee machine between lazy and rich training, with sliders, for a live Jupyter notebook: trained anew at every change.
+
+    The book's page shows the same panel without a kernel. Steps are half as long as the network bears at its start or at its end.
+
+    Args:
+        problem: where the sliders start and where Reset returns; its step_size is not used. None: 20 dimensions, 100 points.
+        steps: of gradient descent.
+
+    Returns:
+        An ``ipywidgets.VBox`` with the attributes ``solution`` (the Dataset of ``theory.committee.run``), ``controls`` {name: widget},
+        ``numbers`` and ``views``.
+
+    Raises:
+        ImportError: ipywidgets is not installed.
+    """
+    problem = Committee(20, 100, 40, laziness=1.0, curvature=0.05, step_size=1.0) if problem is None else problem
+    initial = dict(log_laziness=math.log2(problem.laziness), log_curvature=math.log10(problem.curvature), samples=problem.samples, seed=problem.seed)
+
+    def update(values):
+        p = problem.replace(
+            laziness=2 ** values["log_laziness"], curvature=10 ** values["log_curvature"], samples=round(values["samples"]),
+            seed=round(values["seed"]), centred=values["output"] == "centred")
+        given = committee.draw(p)
+        bound = min(committee.largest_step(p, given), committee.largest_step(p, given, *committee.final_state(p, given)))
+        p = p.replace(step_size=0.5 * bound)
+        ds, lazy, law = committee.run(p, steps, given=given), committee.kernel_regression(p, given), committee.time_law(p, given)
+        still = committee.linearised(p, steps, given=given)
+        times = [committee.first_below(ds[f"{name}_loss"], 0.1) for name in ("train", "test")]
+        rows = {f"{name} at 10 %": "never" if math.isnan(t) else f"step {t:.0f}" for name, t in zip(("training", "test"), times, strict=True)}
+        rows |= {"delay": "none" if math.isnan(sum(times)) else f"× {times[1] / times[0]:.1f}", "kernel regression": f"{lazy.test_loss:.4f}",
+                 "time law": f"{law:.0f}", "step size": f"{p.step_size:.3g}", "stable": "yes" if ds.attrs["stable"] else "no"}
+        return ds, rows, _lazy_figure(ds, still, lazy.test_loss, law, _title(rows))
+
+    outputs = [("initial output subtracted", "centred"), ("as it is", "raw")]
+    return _panel(_LAZY_SLIDERS, initial, ("output", outputs if problem.centred else outputs[::-1]), update)

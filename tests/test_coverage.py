@@ -99,7 +99,7 @@ def test_functions_tests_and_later_parts_are_shown(book):
     function = "{py:obj}`scaled <grokutils.model.Model.scaled>`"
     assert f"| (1) | the teacher | – | `test_model` | {function} | – | – |" in page
     assert "| (B.21) | the wide kernel | not yet | – | – | – | – |" in page
-    assert "Of the 2 equations of the first two papers, 2 are derived or checked here" in page
+    assert "Of the 2 equations of the papers, 2 are derived or checked here" in page
 
 
 def test_the_tests_of_a_file_are_counted():

@@ -5,10 +5,10 @@ import builtins
 import numpy as np
 import pytest
 
-from grokutils.problems import ModularAddition, TeacherStudent
-from grokutils.theory import modular_addition
+from grokutils.problems import Committee, ModularAddition, TeacherStudent
+from grokutils.theory import committee, modular_addition
 from grokutils.theory import teacher_student as ts
-from grokutils.widgets import action_explorer, mode_explorer, population
+from grokutils.widgets import action_explorer, laziness_explorer, mode_explorer, population
 
 
 def test_without_ipywidgets_says_what_is_missing(monkeypatch):
@@ -85,3 +85,24 @@ def test_modular_addition_has_its_panel():
     panel.controls["reset"].click()
     assert panel.numbers.value == first
     assert panel.solution.kernel == "corrected"
+
+
+def test_laziness_has_its_panel():
+    pytest.importorskip("ipywidgets")
+    start = Committee(8, 60, 12, laziness=1.0, curvature=0.1, step_size=1.0, seed=1)
+    panel = laziness_explorer(start, steps=300)
+    first, picture = panel.numbers.value, panel.views.value
+    assert picture.startswith("<svg")
+    assert panel.solution.attrs["stable"]
+    panel.controls["log_laziness"].value = 3
+    lazy = start.replace(laziness=8.0)
+    given = committee.draw(lazy)
+    bound = min(committee.largest_step(lazy, given), committee.largest_step(lazy, given, *committee.final_state(lazy, given)))
+    expected = committee.run(lazy.replace(step_size=0.5 * bound), 300)
+    np.testing.assert_allclose(panel.solution.test_loss, expected.test_loss, rtol=1e-10)
+    assert f"{committee.kernel_regression(lazy, given).test_loss:.4f}" in panel.numbers.value
+    assert panel.views.value != picture
+    panel.controls["output"].value = "raw"
+    assert float(panel.solution.train_loss[0]) != pytest.approx(float(expected.train_loss[0]), rel=1e-3)  # not zero output at the start
+    panel.controls["reset"].click()
+    assert panel.numbers.value == first

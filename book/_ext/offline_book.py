@@ -15,7 +15,7 @@ DROPPED_MODULE = "sphinx_thebe"
 DROPPED_FILES = ("sphinx-thebe.css", "sphinx-thebe.js")
 PANELS = {
     "<grok-explorer": ("panel.js", "solver.js", "grok-explorer.js"), "<grok-modular": ("panel.js", "modular-solver.js", "grok-modular.js"),
-    "<grok-phases": ("panel.js", "phase-data.js", "grok-phases.js"),
+    "<grok-phases": ("panel.js", "phase-data.js", "grok-phases.js"), "<grok-lazy": ("panel.js", "lazy-solver.js", "grok-lazy.js"),
 }
 DISPLAY = re.compile(r"^( *)\$\$(.+?)\$\$ *$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"\$([^$\n]+)\$")

@@ -91,7 +91,7 @@ class RepresentationTask:
 
     def select(self, members):
         """The task of some members."""
-        new = object.__new__(RepresentationTask)
+        new = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
         for name in ("masks", "templates", "seeds", "laziness", "centre"):
             value = getattr(self, name)

@@ -6,7 +6,7 @@ import torch
 
 from grokutils import modular
 from grokutils.descent import AdamW, GradientDescent, QuadraticTask, descend, train
-from grokutils.descent.quadratic import initial_parameters
+from grokutils.descent.quadratic import initial_parameters, linearised, tangent_kernel
 from grokutils.modular import AdditionTask
 
 TASK = AdditionTask(7, 5, 0.6)
@@ -84,6 +84,83 @@ def test_members_have_their_own_hyperparameters(kind):
         np.testing.assert_array_equal(together.mask[b], TASK.mask(b))
 
 
+def lazy_loss(parameters, mask, laziness):
+    """The loss of Kumar et al. as printed: one-hot inputs and targets, mean over pairs and outputs."""
+    w, v, a = parameters
+    n, m = np.nonzero(mask)
+    x = torch.zeros(len(n), 14, dtype=w.dtype)
+    x[np.arange(len(n)), n] = x[np.arange(len(n)), 7 + m] = 1
+    y = torch.nn.functional.one_hot(torch.as_tensor((n + m) % 7), 7).to(w.dtype)
+    f = laziness / (14 * w.shape[1]) * (x @ torch.cat([w, v])).square() @ a.T
+    return torch.nn.functional.mse_loss(f, y)
+
+
+def test_a_lazy_step_is_that_of_autograd():
+    parameters, laziness = initial_parameters(TASK, [0, 1], 1.0, torch.float64), np.array([0.7, 3.0])
+    before = {name: p.clone() for name, p in parameters.items()}
+    descend(QuadraticTask(masks(), torch.float64, laziness=laziness), parameters, GradientDescent(20 / laziness**2), 1, [0], progress=False)
+    for b in range(2):
+        leaves = [p[b].clone().requires_grad_() for p in before.values()]
+        gradients = torch.autograd.grad(lazy_loss(leaves, masks()[b], laziness[b]), leaves)
+        for p, leaf, gradient in zip(parameters.values(), leaves, gradients):
+            torch.testing.assert_close(p[b], leaf.detach() - 20 / laziness[b] ** 2 * gradient, rtol=1e-12, atol=1e-14)
+
+
+def test_a_larger_start_is_a_larger_laziness():
+    """Weights times sigma and alpha over sigma^3 are the same network; its steps are the same if the rate is multiplied by sigma^2."""
+    sigma, options = 1.3, dict(steps=40, every=10, dtype="float64", progress=False)
+    one = train(TASK, 2, optimiser=GradientDescent(30.0), laziness=0.8 * sigma**3, **options)
+    two = train(TASK, 2, optimiser=GradientDescent(30.0 * sigma**2), laziness=0.8, initial_scale=sigma, **options)
+    wrong = train(TASK, 2, optimiser=GradientDescent(30.0), laziness=0.8, initial_scale=sigma, **options)
+    np.testing.assert_allclose(two.train_loss, one.train_loss, rtol=1e-10)
+    np.testing.assert_allclose(two.weights, sigma * one.weights, rtol=1e-8)
+    assert abs(wrong.train_loss - one.train_loss).max() > 1e-4
+
+
+def test_lazy_defaults_and_measurements():
+    ds = train(TASK, 2, 20, laziness=[1.0, 2.0], record=[0, 20], follow=True, dtype="float64", progress=False)
+    alone = train(TASK, [1], 20, GradientDescent(25.0), laziness=2.0, record=[0, 20], dtype="float64", progress=False)
+    np.testing.assert_array_equal(ds.weights[1, -1], alone.weights[0])
+    np.testing.assert_array_equal(ds.readout[1, -1], alone.readout[0])
+    np.testing.assert_array_equal(ds.laziness, [1.0, 2.0])
+    f = 2 / (14 * TASK.width) * modular.outputs(alone.weights.values[0], alone.readout.values[0])
+    y, inside = modular.targets(7) + 1 / 7, TASK.mask(1).ravel()
+    for name, part in (("train", inside), ("test", ~inside)):
+        assert float(ds[f"{name}_loss"][1, -1]) == pytest.approx(((f - y)[part] ** 2).mean(), rel=1e-12)
+    zero = QuadraticTask(masks(), torch.float64, laziness=1.0).measure({k: torch.zeros(2, 7, 5, dtype=torch.float64) for k in "wva"})
+    np.testing.assert_allclose(zero["test_loss"], 1 / 7)
+
+
+def test_the_tangent_kernel_and_the_linearised_descent():
+    """Against gradient descent, step by step, on the first-order expansion of the network by autograd."""
+    laziness, rate, steps, seed = 1.5, 40.0, 30, 2
+    start = initial_parameters(TASK, [seed], 1.0, torch.float64)
+    leaves = tuple(p[0] for p in start.values())
+    pairs, _ = modular.table(7)
+    x = torch.zeros(49, 14, dtype=torch.float64)
+    x[np.arange(49), pairs[:, 0]] = x[np.arange(49), 7 + pairs[:, 1]] = 1
+
+    def outputs(w, v, a):
+        return laziness / (14 * TASK.width) * (x @ torch.cat([w, v])).square() @ a.T
+
+    j = np.concatenate([part.numpy().reshape(49 * 7, -1) for part in torch.autograd.functional.jacobian(outputs, leaves)], axis=1)
+    w, v, a = (p.numpy() for p in leaves)
+    kernel = tangent_kernel(np.concatenate([w, v]).T, a, pairs, laziness=laziness)
+    np.testing.assert_allclose(kernel, j @ j.T, rtol=1e-10, atol=1e-15)
+    inside, y = TASK.mask(seed).ravel(), modular.targets(7) + 1 / 7
+    f0, theta = outputs(*leaves).numpy(), np.zeros(j.shape[1])
+    rows = np.repeat(inside, 7)
+    for _ in range(steps):
+        error = (f0 + (j @ theta).reshape(49, 7) - y)[inside]
+        theta -= rate / laziness**2 * 2 / error.size * j[rows].T @ error.ravel()
+    f = f0 + (j @ theta).reshape(49, 7)
+    found = linearised(TASK, [seed], [0, steps, np.inf], rate, laziness)
+    for name, part in (("train", inside), ("test", ~inside)):
+        assert float(found[f"{name}_loss"][0, 1]) == pytest.approx(((f - y)[part] ** 2).mean(), rel=1e-9)
+        assert float(found[f"{name}_loss"][0, 0]) == pytest.approx(((f0 - y)[part] ** 2).mean(), rel=1e-9)
+    assert float(found.train_loss[0, 2]) < float(found.train_loss[0, 1])
+
+
 def test_measurements_are_those_of_the_outputs():
     ds = train(TASK, 2, 20, GradientDescent(0.1), initial_scale=0.4, record=[7, 20], dtype="float64", progress=False)
     assert list(ds.step) == [7, 20]
@@ -147,6 +224,8 @@ def test_a_network_groks():
         (lambda: train(TASK, 1, 10, record=[5, 11]), "record must be"),
         (lambda: train(TASK, 1, 10, dtype="float16"), "dtype must be"),
         (lambda: train(TASK, 1, 10, initial_scale=0), "initial_scale must be"),
+        (lambda: train(TASK, 2, 10, laziness=[1.0, 2.0, 3.0]), "laziness must be"),
+        (lambda: train(TASK, 1, 10, laziness=0.0), "laziness must be"),
         (lambda: train(TASK, 2, 10, masks=np.ones((1, 7, 7), bool)), "masks must have the shape"),
         (lambda: train(TASK, 1, 10, masks=np.zeros((1, 7, 7), bool)), "at least one training pair"),
         (lambda: train(TASK, 1, 10, masks=np.ones((1, 7, 7))), "masks must be boolean"),
