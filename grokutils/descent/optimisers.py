@@ -126,13 +126,15 @@ class Adam(_SameSettings):
         theta.addcmul_(torch.div(mean, gradient, out=gradient), state["learning_rate"], value=-root / (1 - one**t))
 
     def _fused(self, theta, gradient, state, t):
-        """Row by row with the kernel behind ``torch.optim.Adam(fused=True)``: one pass over memory instead of seven."""
-        rows, count = zip(theta, gradient, state["mean"], state["square"], strict=True), torch.tensor(float(t))
-        rates = state["learning_rate"][:, 0].tolist()
-        for rate, (p, g, mean, square) in zip(rates, rows, strict=True):
+        """Member by member with the kernel behind ``torch.optim.Adam(fused=True)``: one pass over memory instead of seven."""
+        columns, count = [x.unbind() for x in (theta, gradient, state["mean"], state["square"])], torch.tensor(float(t))
+        equal = {}  # members of one rate go together: fewer calls
+        for member, rate in enumerate(state["learning_rate"][:, 0].tolist()):
+            equal.setdefault(rate, []).append(member)
+        for rate, members in equal.items():
             torch._fused_adam_(
-                [p], [g], [mean], [square], [], [count], lr=rate, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.epsilon,
-                amsgrad=False, maximize=False)
+                *([rows[m] for m in members] for rows in columns), [], [count] * len(members), lr=rate, beta1=self.betas[0],
+                beta2=self.betas[1], weight_decay=0.0, eps=self.epsilon, amsgrad=False, maximize=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -149,14 +149,15 @@ class RepresentationTask:
             return self.measure(parameters)
         if self.table is None:
             order = torch.argsort(self.masks.to(torch.int8), dim=1, descending=True, stable=True)
-            self.table = *self._gather(order, self.masks.gather(1, order).to(self.templates)), self.classes[order]
-        pickers, target, train, centre, classes = self.table
+            train = self.masks.gather(1, order).to(self.templates)
+            self.table = *self._gather(order, train), self.classes[order], self._parts(train)
+        pickers, target, _, centre, classes, parts = self.table
         n = self.rows.shape[1]
         x, factors = self.compose(parameters["embedding"], pickers)
         tape = self.decoder.forward(parameters, x)
         f = self._scaled(tape[-1], centre)
         error = torch.softmax(f, -1).sub_(target) if self.decoder_is_classifier else f - target
-        found = self._findings(f, error, classes, train[..., 0]) | {"embedding": parameters["embedding"].clone()}
+        found = self._findings(f, error, classes, parts) | {"embedding": parameters["embedding"].clone()}
         factors = factors and [part[:, :n] for part in factors]
         self._backward(parameters, into, self.training[0], factors, [h[:, :n] for h in tape], error[:, :n], self.training[2])
         return found
@@ -181,18 +182,23 @@ class RepresentationTask:
         """Losses and accuracies on training pairs and on the others (NaN if there are none), and the embeddings."""
         f = self.outputs(parameters)
         residual = None if self.decoder_is_classifier else f - self.templates[:, self.classes]
-        found = self._findings(f, residual, self.classes.expand(len(f), -1), self.masks.to(f))
+        found = self._findings(f, residual, self.classes.expand(len(f), -1), self._parts(self.masks.to(f)))
         return found | {"embedding": parameters["embedding"].clone()}
 
-    def _findings(self, f, residual, classes, train):
-        """Losses and accuracies from the outputs for pairs of given classes, of which those with ``train`` 1, not 0, are trained on."""
+    @staticmethod
+    def _parts(train):
+        """Weights (members, 2, m) of means over training pairs and over the others; NaN where there are no pairs."""
+        parts = torch.stack([train, 1 - train], 1)
+        return parts / parts.sum(2, keepdim=True)
+
+    def _findings(self, f, residual, classes, parts):
+        """Losses and accuracies, as means with the weights ``parts``, from the outputs for pairs of given classes."""
         if self.decoder_is_classifier:
             loss = torch.logsumexp(f, -1) - f.gather(2, classes[..., None])[..., 0]
         else:
             loss = residual.square().mean(-1)
         values = torch.stack([loss, self.correct(f, classes).to(f)], 2)
-        parts = torch.stack([train, 1 - train], 1)
-        means = torch.bmm(parts / parts.sum(2, keepdim=True), values)  # NaN where there are no pairs
+        means = torch.bmm(parts, values)
         return {f"{part}_{name}": means[:, i, k] for i, part in enumerate(("train", "test")) for k, name in enumerate(("loss", "accuracy"))}
 
 
