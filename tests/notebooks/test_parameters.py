@@ -14,6 +14,10 @@ RUNS = {
     "03_gaussian_integrals": {"dimension": 30, "overlap_example": 0.5},
     "05_self_consistency": {"noise_variance": 0.12, "norm": "fixed"},
     "07_sampling_ensembles": {"noise_variance": 0.25, "datasets": 2},
+    "27_phases": {"pairs": 40},
+    "32_committee": {"curvature": 0.1, "laziness": 2.0},
+    "36_where_theories_meet": {"curvature": 0.1, "width": 60},
+    "42_known_and_open": {"level": 0.25},
 }
 DOCUMENTED = ["README.md", "CONTRIBUTING.md", "book/how_to_read.md", "book/index.md"]
 
