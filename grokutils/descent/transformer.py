@@ -181,7 +181,7 @@ class TransformerTask(AutogradTask):
 
     def select(self, members):
         """The task of some members."""
-        new = object.__new__(TransformerTask)
+        new = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
         new.seeds = self.seeds[members.cpu()]
         for name in ("masks", "dropout", "laziness", "centre"):
@@ -283,6 +283,31 @@ class TransformerTask(AutogradTask):
         return found | {"effective_dimension": dimension, "embedding": table.clone()}
 
 
+class LinearisedTransformerTask(TransformerTask):
+    r"""The same loss for the expansion to first order at the initial weights, $f_{\theta_0}+\nabla f_{\theta_0}\cdot(\theta-\theta_0)$."""
+
+    @classmethod
+    def of(cls, task: TransformerTask, parameters):
+        """The task for the expansion at these parameters."""
+        new = object.__new__(cls)
+        new.__dict__.update(task.__dict__)
+        new.origin = {name: p.clone() for name, p in parameters.items()}
+        return new
+
+    def select(self, members):
+        """The task of some members."""
+        new = super().select(members)
+        new.origin = {name: p[members.to(p.device)] for name, p in self.origin.items()}
+        return new
+
+    def outputs(self, parameters, pickers=None, kept=None, centre=None):
+        """Scaled outputs (members, pairs, P) of the expansion; arguments as for the network."""
+        moved = {name: parameters[name] - p for name, p in self.origin.items()}
+        network = super().outputs
+        f, change = torch.func.jvp(lambda origin: network(origin, pickers, kept, centre), (self.origin,), (moved,))
+        return f + change
+
+
 def _each(name, value, members) -> np.ndarray:
     array = np.asarray(value, dtype=float)
     if array.ndim > 1 or array.size not in (1, members):
@@ -306,8 +331,8 @@ def _linear(parameters, name, x):
 
 def train(
     problem: TransformerAddition, seeds=4, steps: int = 2000, *, embedding=AdamW(1e-3), decoder=AdamW(1e-3, 1.0), dropout=0.0, masks=None,
-    laziness=1.0, centred: bool = False, every: int = 50, record=None, stop=None, keep_embeddings: bool = True, dtype: str = "float32",
-    device: str = "cpu", jobs: int = 1, chunk: int | None = None, checkpoint=None, progress: bool = True,
+    laziness=1.0, centred: bool = False, linearised: bool = False, every: int = 50, record=None, stop=None, keep_embeddings: bool = True,
+    dtype: str = "float32", device: str = "cpu", jobs: int = 1, chunk: int | None = None, checkpoint=None, progress: bool = True,
 ) -> xr.Dataset:
     r"""Train transformers on parts of the addition table, full batch, embeddings and decoder each with its own optimiser.
 
@@ -319,6 +344,7 @@ def train(
         dropout: share of units dropped at each step, a number or one for each member.
         masks: training sets (members, P, P) instead of the random ones of ``problem``.
         laziness: factor alpha on the output, a number or one for each member; with ``centred`` the initial output is subtracted first.
+        linearised: train the expansion to first order at the initial weights instead.
         every, record: measure every so many steps, or at the steps given.
         keep_embeddings: whether ``embedding`` has every recorded step, or the last alone.
         stop, jobs, chunk, checkpoint, progress: as in ``descend``; chunk None: as many members as fit the cache with what a step computes.
@@ -342,6 +368,7 @@ def train(
     task = TransformerTask(problem, masks, seeds, dropout, laziness, **kind)
     parameters = initial_parameters(problem, seeds, **kind)
     task = task.centred(parameters) if centred else task
+    task = LinearisedTransformerTask.of(task, parameters) if linearised else task
     if chunk is None and device == "cpu":
         chunk = max(1, min(len(seeds), _ACTIVATIONS // (problem.tokens * problem.training_pairs * max(problem.dimension, problem.hidden))))
     how = dict(stop=stop, jobs=jobs, chunk=chunk, checkpoint=checkpoint, progress=progress)
@@ -354,7 +381,9 @@ def train(
     data |= {"parameters": (("member", "number"), flat), "mask": (("member", "n", "m"), masks), "last_step": ("member", last_step)}
     coordinates = {"member": np.arange(len(seeds)), "step": record, "seed": ("member", seeds)}
     coordinates |= {name: ("member", _each(name, value, len(seeds))) for name, value in (("dropout", dropout), ("laziness", laziness))}
-    how = dict(embedding_optimiser=repr(embedding), decoder_optimiser=repr(decoder), steps=int(steps), dtype=dtype, centred=int(centred))
+    how = dict(
+        embedding_optimiser=repr(embedding), decoder_optimiser=repr(decoder), steps=int(steps), dtype=dtype, centred=int(centred),
+        linearised=int(linearised))
     return xr.Dataset(data, coordinates, {k: v for k, v in problem.as_dict().items() if not isinstance(v, bool)} | how)
 
 

@@ -16,6 +16,7 @@ from grokutils.experiments.general import (
     lazy_images_paper,
     lazy_transformer,
     lazy_transformer_paper,
+    linearised_transformer,
     multi_index,
     student_teacher,
 )
@@ -52,8 +53,8 @@ EXPERIMENTS = {
     "phase_group": phase_group, "permutation_networks": permutation_networks, "images": images, "transformer": transformer,
     # Part III
     "committee": committee, "lazy_addition": lazy_addition, "laziness": laziness, "kernels": kernels, "student_teacher": student_teacher,
-    "lazy_images": lazy_images, "lazy_transformer": lazy_transformer, "multi_index": multi_index, "hermite_targets": hermite_targets,
-    "committee_posterior": committee_posterior,
+    "lazy_images": lazy_images, "lazy_transformer": lazy_transformer, "linearised_transformer": linearised_transformer,
+    "multi_index": multi_index, "hermite_targets": hermite_targets, "committee_posterior": committee_posterior,
     # Part IV
     "mixture": mixture, "rates_and_data": rates_and_data, "lazy_toy": lazy_toy, "noise": noise,
 }
@@ -68,10 +69,11 @@ __all__ = [
     "EXPERIMENTS", "HALF_STEP", "NOISE", "ON_DEMAND", "RELOCATION_COST", "STEPS", "EnsembleRun", "Run", "appendix_d", "appendix_d_paper",
     "committee", "committee_posterior", "cosine", "cost", "decoder_maps", "droplet_number", "effective_theory", "escape", "figure2",
     "hermite_targets", "images", "images_paper", "initial_conditions", "kernels", "laziness", "lazy_addition", "lazy_images",
-    "lazy_images_paper", "lazy_toy", "lazy_transformer", "lazy_transformer_paper", "main", "mixture", "modular_addition", "modular_at",
-    "modular_freezing", "multi_index", "noise", "norm_profile", "other_teachers", "permutation_networks", "phase_classification",
-    "phase_diagram", "phase_group", "phase_rates", "phase_regression", "phase_sweeps", "rates_and_data", "sample_complexity", "slow_mode",
-    "step_bias", "student_teacher", "training_fraction", "training_set_rate", "transformer", "transformer_paper",
+    "lazy_images_paper", "lazy_toy", "lazy_transformer", "lazy_transformer_paper", "linearised_transformer", "main", "mixture",
+    "modular_addition", "modular_at", "modular_freezing", "multi_index", "noise", "norm_profile", "other_teachers", "permutation_networks",
+    "phase_classification", "phase_diagram", "phase_group", "phase_rates", "phase_regression", "phase_sweeps", "rates_and_data",
+    "sample_complexity", "slow_mode", "step_bias", "student_teacher", "training_fraction", "training_set_rate", "transformer",
+    "transformer_paper",
 ]
 
 

@@ -59,9 +59,11 @@ _STEPS, _EVERY = {0.5: 2000, 1.0: 4000, 2.5: 12000, 5.0: 12000}, {0.5: 5, 1.0: 1
 
 def trained_transformer(
     problem: TransformerAddition, laziness: float, weight_decay: float, steps: int, rate: float = RATE, every: int = 10, until: float = 0.95,
-    first_seed: int = 1, seeds: int = SEEDS, centred: bool = True,
+    first_seed: int = 1, seeds: int = SEEDS, centred: bool = True, linearised: bool = False,
 ) -> xr.Dataset:
     """Transformers under AdamW with rate ``rate / laziness**2`` for all weights; seed 0 was the pilot's, so the first seed is 1.
+
+    ``linearised``: their expansions to first order at the start instead.
 
     Returns:
         train_time, test_time (member, level): the first recorded steps with the accuracies ``LEVELS``, NaN where never; train_accuracy,
@@ -78,7 +80,7 @@ def trained_transformer(
     members = list(range(first_seed, first_seed + seeds))
     optimiser = AdamW(rate / laziness**2, weight_decay, betas=(0.9, 0.98))
     ds = networks.train(problem, members, steps, embedding=optimiser, decoder=optimiser, laziness=laziness, centred=centred, every=every,
-                        keep_embeddings=False, stop=done, progress=False)
+                        linearised=linearised, keep_embeddings=False, stop=done, progress=False)
     start = networks.initial_parameters(problem, members)
     first = np.concatenate([p.reshape(seeds, -1).numpy() for p in start.values()], axis=1)
     last = ds.parameters.values
@@ -111,6 +113,11 @@ def lazy_transformer() -> list[Run]:
     """Laziness against weight decay; the laziest with the weaker decay, which would cost as much as all others, is left out."""
     cells = [(a, w, _STEPS[a]) for w in DECAYS for a in LAZINESS if (a, w) != (5.0, 1.0)]
     return [Run(ADDITION, dict(laziness=a, weight_decay=w, steps=t, every=_EVERY[a]), trained_transformer) for a, w, t in cells]
+
+
+def linearised_transformer() -> list[Run]:
+    """The network of ``lazy_transformer`` at laziness 1 and decay 1, its expansion at the start in its place, twice as long."""
+    return [Run(ADDITION, dict(laziness=1.0, weight_decay=1.0, steps=8000, every=20, linearised=True), trained_transformer)]
 
 
 def lazy_transformer_paper() -> list[Run]:

@@ -6,7 +6,15 @@ import torch
 from torch import nn
 
 from grokutils.descent import AdamW
-from grokutils.descent.transformer import TransformerAddition, TransformerTask, initial_parameters, parameters_of, right, train
+from grokutils.descent.transformer import (
+    LinearisedTransformerTask,
+    TransformerAddition,
+    TransformerTask,
+    initial_parameters,
+    parameters_of,
+    right,
+    train,
+)
 from grokutils.embeddings import effective_frequencies
 
 SMALL = TransformerAddition(5, 0.6, dimension=8, hidden=12, layers=2, heads=2)
@@ -277,3 +285,26 @@ def test_a_transformer_groks():
 def test_bad_values_are_named(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, on its first forward derivative
+def test_the_linearised_network_is_the_expansion_at_the_start():
+    """Equal at the start; off by the square of the movement; its gradient by finite differences; the same members alone."""
+    problem = TransformerAddition(5, 0.6, dimension=8, hidden=12, heads=2, norm=False, equation=True)
+    start = initial_parameters(problem, [0, 1], dtype=torch.float64)
+    task = TransformerTask(problem, np.stack([problem.mask(s) for s in (0, 1)]), [0, 1], 0.0, 2.0, torch.float64).centred(start)
+    lazy = LinearisedTransformerTask.of(task, start)
+    generator = torch.Generator().manual_seed(0)
+    way = {name: torch.randn(p.shape, generator=generator, dtype=p.dtype) for name, p in start.items()}
+    off = []
+    for size in (0.0, 1e-6, 1e-5):
+        at = {name: start[name] + size * way[name] for name in start}
+        off.append(float((lazy.outputs(at) - task.outputs(at)).abs().max()))
+    assert off[0] == 0 and 50 < off[2] / off[1] < 200
+    into = {name: torch.empty_like(p) for name, p in at.items()}
+    lazy.gradients(at, into, 0)
+    slope = sum((into[name] * way[name]).flatten(1).sum(1) for name in way)
+    step = [lazy.loss({name: p + h * way[name] for name, p in at.items()}, 0) for h in (1e-5, -1e-5)]
+    torch.testing.assert_close(slope, (step[0] - step[1]) / 2e-5, rtol=1e-6, atol=1e-9)
+    one = lazy.select(torch.tensor([1]))
+    torch.testing.assert_close(one.outputs({name: p[1:] for name, p in at.items()}), lazy.outputs(at)[1:])
