@@ -199,6 +199,7 @@ def test_only_pages_with_an_explorer_load_its_scripts(page):
     wanted = {
         "grok-explorer": {"panel.js", "solver.js", "grok-explorer.js"}, "grok-modular": {"panel.js", "modular-solver.js", "grok-modular.js"},
         "grok-phases": {"panel.js", "phase-data.js", "grok-phases.js"},
+        "grok-lazy": {"panel.js", "lazy-solver.js", "grok-lazy.js"},
     }
     present = [tag for tag in wanted if page.run(f"return document.querySelectorAll('{tag}').length")]
     assert loaded == set().union(*(wanted[tag] for tag in present))
