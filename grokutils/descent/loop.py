@@ -115,7 +115,7 @@ def descend(
 
 
 def _even(members: int, most: int) -> int:
-    """The size of chunks of at most ``most`` members: one chunk, or a multiple of four, which keeps two or four threads busy to the end."""
+    """The size of chunks of at most ``most`` members: one chunk, or close to a multiple of four, which keeps two or four threads busy to the end."""
     return members if members <= most else math.ceil(members / (4 * math.ceil(members / (4 * most))))
 
 
